@@ -1,0 +1,47 @@
+"""Train Keras classifiers that hold still, certify each prediction, serve it."""
+
+from keras_probcert import certifiers, perturbations, sequential, training
+from keras_probcert.certifiers import CertifiedPredictor, Decision
+from keras_probcert.perturbations import (
+    L0,
+    L1,
+    L2,
+    Affine,
+    Composition,
+    Gaussian,
+    LInf,
+    Perturbation,
+    Rotation,
+    Scale,
+    Translation,
+)
+from keras_probcert.seeds import row_seeds
+from keras_probcert.sequential import Algorithm2Test, BetaMixtureTest, SequentialTest
+from keras_probcert.training import VarianceMinimizingModel
+from keras_probcert.version import __version__
+
+__all__ = [
+    "Affine",
+    "Algorithm2Test",
+    "BetaMixtureTest",
+    "CertifiedPredictor",
+    "Composition",
+    "Decision",
+    "Gaussian",
+    "L0",
+    "L1",
+    "L2",
+    "LInf",
+    "Perturbation",
+    "Rotation",
+    "Scale",
+    "SequentialTest",
+    "Translation",
+    "VarianceMinimizingModel",
+    "__version__",
+    "certifiers",
+    "perturbations",
+    "row_seeds",
+    "sequential",
+    "training",
+]

@@ -1,0 +1,26 @@
+"""The only place that knows TensorFlow from JAX.
+
+Each backend module offers the same few functions: random bits keyed by row,
+seeds that nothing determines, and a forward pass in chunks of bounded memory.
+Everything else goes through `keras.ops`.
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from keras_probcert.backend import tensorflow as _backend
+elif keras.backend.backend() == "jax":
+    from keras_probcert.backend import jax as _backend
+else:
+    raise ImportError(
+        "keras_probcert runs on the Keras backends 'tensorflow' and 'jax'. "
+        f"Received: KERAS_BACKEND={keras.backend.backend()}"
+    )
+
+random_bits = _backend.random_bits
+split_seed = _backend.split_seed
+fresh_seeds = _backend.fresh_seeds
+is_concrete = _backend.is_concrete
+forward_in_chunks = _backend.forward_in_chunks
+while_loop = _backend.while_loop
+STATIC_SHAPES = _backend.STATIC_SHAPES

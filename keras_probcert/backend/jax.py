@@ -1,0 +1,103 @@
+"""JAX: Threefry noise, checkpointed scans over chunks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Every shape is fixed when a function is compiled.
+STATIC_SHAPES = True
+
+
+def _key(seed):
+    return jax.random.wrap_key_data(seed.astype(jnp.uint32), impl="threefry2x32")
+
+
+def random_bits(seeds, first, num_copies, size, stream):
+    """Random words for copies `first`, `first + 1`, … of each row.
+
+    A word depends on its row's seed, its copy, its place in the copy and
+    `stream` alone: the row's Threefry key is folded with the stream, then with
+    the copy.
+
+    Args:
+        seeds: `(rows, 2)` int32.
+        first: int32, `(rows,)`: the first copy of each row.
+        num_copies: Python int, the number of copies of each row.
+        size: Python int, words a copy.
+        stream: Python int, which of the draws of a copy this is.
+
+    Returns:
+        uint32, `(rows, num_copies, size)`.
+    """
+
+    def one_copy(key, copy):
+        return jax.random.bits(jax.random.fold_in(key, copy), (size,), jnp.uint32)
+
+    def one_row(seed, first):
+        key = jax.random.fold_in(_key(seed), stream)
+        return jax.vmap(one_copy, (None, 0))(key, first + jnp.arange(num_copies))
+
+    return jax.vmap(one_row)(jnp.asarray(seeds), jnp.asarray(first))
+
+
+def split_seed(seed, num_rows):
+    """`(num_rows, 2)` int32 seeds from one seed `(2,)`; row i's is its own."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed), jnp.arange(num_rows))
+    return jax.random.key_data(keys).astype(jnp.int32)
+
+
+def fresh_seeds(num_rows):
+    """`(num_rows, 2)` int32 seeds from the operating system's entropy.
+
+    A traced JAX function has no entropy of its own, so it must be given seeds.
+    """
+    if not jax.core.trace_ctx.is_top_level():
+        raise ValueError(
+            "`seed` must be given inside a JAX-transformed function, where "
+            "fresh noise cannot be drawn. Received: seed=None"
+        )
+    words = np.random.SeedSequence().generate_state(2 * num_rows, np.uint32)
+    return words.view(np.int32).reshape(num_rows, 2)
+
+
+def is_concrete(x):
+    """Whether `x` has values to look at, not only a place in a trace."""
+    return not isinstance(x, jax.core.Tracer)
+
+
+def while_loop(cond, body, state):
+    """`jax.lax.while_loop` over a tuple of arrays of constant shape."""
+    return jax.lax.while_loop(lambda s: cond(*s), lambda s: tuple(body(*s)), state)
+
+
+def forward_in_chunks(model, draw, num_chunks):
+    """Outputs of `model` on `num_chunks` chunks, holding one at a time.
+
+    The backward pass runs each chunk again, so memory is that of one chunk and
+    the price one more forward pass. The model's non-trainable state (BatchNorm
+    statistics, Dropout seeds) is threaded through the chunks.
+
+    Args:
+        model: a built Keras model.
+        draw: a function of the chunk's index, an int32 scalar, to the chunk's
+            inputs.
+        num_chunks: Python int.
+
+    Returns:
+        An array, `(num_chunks, rows of a chunk, …)`.
+    """
+    weights = [jnp.asarray(v) for v in model.trainable_variables]
+    state = [jnp.asarray(v) for v in model.non_trainable_variables]
+
+    @jax.checkpoint
+    def forward(weights, state, index):
+        return model.stateless_call(weights, state, draw(index), training=True)
+
+    def step(state, index):
+        output, state = forward(weights, state, index)
+        return state, output
+
+    state, outputs = jax.lax.scan(step, state, jnp.arange(num_chunks))
+    for variable, value in zip(model.non_trainable_variables, state):
+        variable.assign(value)
+    return outputs

@@ -1,0 +1,166 @@
+"""TensorFlow: Philox noise, custom gradients over chunks."""
+
+import tensorflow as tf
+
+# Outside XLA a forward batch may be as small as the work that is left.
+STATIC_SHAPES = False
+
+_PHILOX = 1
+
+
+def _keys(seeds):
+    """One 64-bit Philox key a row, `(rows, 1)`, from `(rows, 2)` seeds.
+
+    Assembled by arithmetic: XLA and the CPU kernels order the halves of a
+    bitcast differently.
+    """
+    words = tf.cast(tf.bitcast(seeds, tf.uint32), tf.uint64)
+    return words[:, :1] + words[:, 1:] * tf.constant(2**32, tf.uint64)
+
+
+def random_bits(seeds, first, num_copies, size, stream):
+    """Random words for copies `first`, `first + 1`, … of each row.
+
+    A word depends on its row's seed, its copy, its place in the copy and
+    `stream` alone: Philox counts from `copy * size / 4` in stream `stream`
+    (four words a count).
+
+    Args:
+        seeds: `(rows, 2)` int32.
+        first: int32, `(rows,)`: the first copy of each row.
+        num_copies: Python int, the number of copies of each row.
+        size: Python int, words a copy.
+        stream: Python int, which of the draws of a copy this is.
+
+    Returns:
+        uint32, `(rows, num_copies, size)`.
+    """
+    padded = -(-size // 4) * 4
+    keys = _keys(seeds)
+    position = tf.cast(first, tf.uint64) * tf.constant(padded // 4, tf.uint64)
+    counters = tf.stack(
+        [position, tf.fill(tf.shape(position), tf.constant(stream, tf.uint64))],
+        axis=1,
+    )
+    bits = tf.map_fn(
+        # Words, not floats: XLA turns words into other floats than the CPU
+        # kernel does.
+        lambda row: tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[num_copies, padded],
+            key=row[0],
+            counter=row[1],
+            alg=_PHILOX,
+            dtype=tf.uint32,
+        ),
+        (keys, counters),
+        fn_output_signature=tf.TensorSpec((num_copies, padded), tf.uint32),
+        parallel_iterations=16,
+    )
+    return bits[:, :, :size] if padded != size else bits
+
+
+def split_seed(seed, num_rows):
+    """`(num_rows, 2)` int32 seeds from one seed `(2,)`; row i's is its own."""
+    return tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=tf.stack([num_rows, 2]),
+        key=_keys(tf.cast(seed, tf.uint32)[None])[0],
+        counter=tf.zeros((2,), tf.uint64),
+        alg=_PHILOX,
+        dtype=tf.int32,
+    )
+
+
+def fresh_seeds(num_rows):
+    """`(num_rows, 2)` int32 seeds that no seed, file or process determines.
+
+    This one op draws from the operating system's entropy at every execution;
+    `tf.random.uniform` and `SeedGenerator` repeat in every load of a
+    SavedModel once a global seed is set. It does not compile under XLA.
+    """
+    return tf.raw_ops.NonDeterministicInts(
+        shape=tf.stack([num_rows, 2]), dtype=tf.int32
+    )
+
+
+def is_concrete(x):
+    """Whether `x` has values to look at, not only a place in a graph."""
+    return not tf.is_tensor(x) or isinstance(x, tf.__internal__.EagerTensor)
+
+
+def while_loop(cond, body, state):
+    """`tf.while_loop` over a tuple of tensors of constant shape."""
+    return tf.while_loop(cond, body, state)
+
+
+def forward_in_chunks(model, draw, num_chunks):
+    """Outputs of `model` on `num_chunks` chunks, holding one at a time.
+
+    The backward pass runs each chunk again, so memory is that of one chunk and
+    the price one more forward pass. The model's non-trainable state (BatchNorm
+    statistics, Dropout seeds) is threaded through the chunks as values: both
+    passes see the same state, and it is assigned once.
+
+    Args:
+        model: a built Keras model.
+        draw: a function of the chunk's index, an int32 scalar, to the chunk's
+            inputs.
+        num_chunks: Python int.
+
+    Returns:
+        A tensor, `(num_chunks, rows of a chunk, …)`.
+    """
+    start = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
+
+    def forward(weights, state, index):
+        return model.stateless_call(
+            list(weights), list(state), draw(index), training=True
+        )
+
+    @tf.custom_gradient
+    def outputs_and_state(*weights):
+        first, state = forward(weights, start, tf.constant(0))
+        outputs = tf.TensorArray(
+            first.dtype, num_chunks, element_shape=first.shape
+        )
+        outputs = outputs.write(0, first)
+
+        def step(index, outputs, state):
+            output, state = forward(weights, state, index)
+            return index + 1, outputs.write(index, output), state
+
+        _, outputs, state = tf.while_loop(
+            lambda index, *_: index < num_chunks,
+            step,
+            (tf.constant(1), outputs, state),
+            parallel_iterations=1,
+        )
+
+        def gradient(upstream, *_):
+            def step(index, sums, state):
+                with tf.GradientTape() as tape:
+                    tape.watch(weights)
+                    output, state = forward(weights, state, index)
+                gradients = tape.gradient(
+                    output,
+                    weights,
+                    output_gradients=upstream[index],
+                    unconnected_gradients="zero",
+                )
+                sums = [a + tf.convert_to_tensor(b) for a, b in zip(sums, gradients)]
+                return index + 1, sums, state
+
+            _, sums, _ = tf.while_loop(
+                lambda index, *_: index < num_chunks,
+                step,
+                (tf.constant(0), [tf.zeros_like(w) for w in weights], start),
+                parallel_iterations=1,
+            )
+            return sums
+
+        return (outputs.stack(), *state), gradient
+
+    weights = [tf.convert_to_tensor(v) for v in model.trainable_variables]
+    outputs, *state = outputs_and_state(*weights)
+    for variable, value in zip(model.non_trainable_variables, state):
+        variable.assign(value)
+    return outputs

@@ -1,0 +1,229 @@
+"""The voting loop: undecided rows share every forward pass.
+
+Each round draws a fixed number of perturbed copies, in slots of
+`COPIES_A_SLOT` copies of one row. While many rows are undecided each gets one
+slot; when few are left each gets several, but never more than it could need to
+be certified. The votes of a row are then replayed in order, and the first
+crossing of a boundary decides; votes after it are discarded. So neither the
+decision nor its number of samples depends on the other rows.
+"""
+
+from keras import ops
+
+from keras_probcert import backend
+from keras_probcert.certifiers.decision import Decision
+
+COPIES_A_SLOT = 16
+
+
+def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
+    """Runs the sequential test on every row.
+
+    Args:
+        draw_votes: a function of `(rows, first)`, both int32 `(slots,)`: the
+            row of each slot and the sample index of its first copy, to int32
+            classes `(slots * COPIES_A_SLOT,)`; `num_classes` means no vote.
+        refused: bool, `(rows,)`: rows that get no vote at all.
+        num_classes: Python int.
+        test: the `SequentialTest`.
+        num_slots: Python int, slots a forward pass.
+        static_shapes: whether every round must be as large as the others, as
+            XLA demands; else a round with little to do is smaller.
+
+    Returns:
+        `(votes, num_samples, decision)`: int32 `(rows, num_classes)`, int32
+        `(rows,)`, int32 `(rows,)`.
+    """
+    certify, reject = (ops.convert_to_tensor(b) for b in test.boundaries())
+    certify_times = ops.convert_to_tensor(test.certify_times)
+    horizon = test.max_samples
+    num_rows = ops.shape(refused)[0]
+
+    def slots_needed(votes, num_samples):
+        """Slots a row needs at the most before it is certified or given up."""
+        disagreements = num_samples - ops.max(votes, axis=1)
+        last = certify_times.shape[0] - 1
+        goal = ops.where(
+            disagreements <= last,
+            ops.take(certify_times, ops.minimum(disagreements, last)),
+            horizon,
+        )
+        missing = ops.maximum(goal - num_samples, 1)
+        return (missing + COPIES_A_SLOT - 1) // COPIES_A_SLOT
+
+    def one_round(votes, num_samples, decision, done):
+        # The first undecided rows, at most one a slot. The last row of the
+        # state is nobody's: slots with nothing to do write there.
+        pending = ops.logical_not(done[:-1])
+        rank = ops.cumsum(ops.cast(pending, "int32")) - 1
+        place = ops.where(ops.logical_and(pending, rank < num_slots), rank, num_slots)
+        active = ops.scatter_update(
+            ops.full((num_slots + 1,), num_rows, dtype="int32"),
+            place[:, None],
+            ops.arange(num_rows, dtype="int32"),
+        )[:num_slots]
+        votes_before = ops.take(votes, active, axis=0)
+        samples_before = ops.take(num_samples, active)
+
+        needed = ops.where(
+            active < num_rows, slots_needed(votes_before, samples_before), 0
+        )
+        ends = ops.cumsum(_share(needed, num_slots))
+        starts = ops.concatenate([ops.zeros((1,), "int32"), ends[:-1]])
+        slots = ops.arange(num_slots if static_shapes else ends[-1], dtype="int32")
+        owner = ops.cast(ops.searchsorted(ends, slots, side="right"), "int32")
+        unused = owner >= num_slots
+        owner = ops.minimum(owner, num_slots - 1)
+        first = ops.take(samples_before, owner) + COPIES_A_SLOT * (
+            slots - ops.take(starts, owner)
+        )
+        rows = ops.where(unused, 0, ops.take(active, owner))
+        classes = draw_votes(ops.minimum(rows, num_rows - 1), first)
+
+        # Replay: the state of each owner's stream after each of its votes.
+        owner = ops.repeat(owner, COPIES_A_SLOT)
+        position = ops.arange(ops.shape(classes)[0], dtype="int32")
+        running = ops.cumsum(ops.one_hot(classes, num_classes, dtype="int32"), axis=0)
+        running = ops.concatenate(
+            [ops.zeros((1, num_classes), "int32"), running], axis=0
+        )
+        before = votes_before - ops.take(running, starts * COPIES_A_SLOT, axis=0)
+        running = running[1:] + ops.take(before, owner, axis=0)
+        drawn = (
+            ops.take(samples_before - starts * COPIES_A_SLOT, owner) + position + 1
+        )
+        disagreements = drawn - ops.max(running, axis=1)
+        look = ops.minimum(drawn, horizon)
+        robust = disagreements <= ops.take(certify, look)
+        not_robust = disagreements >= ops.take(reject, look)
+        stops = robust | not_robust | (drawn >= horizon)
+
+        # Each owner's first stop, or the last of its votes.
+        end = ops.shape(classes)[0]
+        stop = -ops.segment_max(
+            ops.where(stops, -position, -end), owner, num_segments=num_slots
+        )
+        last = ends * COPIES_A_SLOT - 1
+        stopped = ops.logical_and(stop <= last, stop >= 0)
+        final = ops.clip(ops.where(stopped, stop, last), 0, end - 1)
+        verdict = ops.where(
+            ops.take(robust, final),
+            int(Decision.ROBUST),
+            ops.where(
+                ops.take(not_robust, final),
+                int(Decision.NOT_ROBUST),
+                int(Decision.UNDECIDED),
+            ),
+        )
+        # Owners without a slot keep what they have.
+        served = ends > starts
+        where = ops.where(served, active, num_rows)[:, None]
+        return (
+            ops.scatter_update(votes, where, ops.take(running, final, axis=0)),
+            ops.scatter_update(num_samples, where, ops.take(drawn, final)),
+            ops.scatter_update(decision, where, ops.cast(verdict, "int32")),
+            ops.scatter_update(done, where, stopped),
+        )
+
+    state = (
+        ops.zeros((num_rows + 1, num_classes), dtype="int32"),
+        ops.zeros((num_rows + 1,), dtype="int32"),
+        ops.where(
+            ops.concatenate([refused, ops.zeros((1,), "bool")]),
+            int(Decision.REFUSED),
+            int(Decision.UNDECIDED),
+        ),
+        ops.concatenate([refused, ops.ones((1,), "bool")]),
+    )
+    state = (*state[:2], ops.cast(state[2], "int32"), state[3])
+    votes, num_samples, decision, _ = backend.while_loop(
+        lambda votes, num_samples, decision, done: ops.logical_not(
+            ops.all(done[:-1])
+        ),
+        one_round,
+        state,
+    )
+    return votes[:-1], num_samples[:-1], decision[:-1]
+
+
+def _share(needed, num_slots):
+    """Slots for each row: as even as its needs allow, `num_slots` in all.
+
+    Args:
+        needed: int32, `(num_slots,)`: what each row can use, 0 for none.
+        num_slots: Python int.
+
+    Returns:
+        int32, `(num_slots,)`, at most `needed`, adding up to
+        `min(num_slots, sum(needed))`.
+    """
+    levels = ops.arange(1, num_slots + 1, dtype="int32")
+    used = ops.sum(ops.minimum(needed[None], levels[:, None]), axis=1)
+    # The highest level that all can have (0 to num_slots), then the rest one
+    # each in order.
+    level = ops.sum(ops.cast(used <= num_slots, "int32"))
+    share = ops.minimum(needed, level)
+    wants_more = ops.cast(needed > level, "int32")
+    left = num_slots - ops.sum(share)
+    extra = ops.logical_and(wants_more > 0, ops.cumsum(wants_more) <= left)
+    return share + ops.cast(extra, "int32")
+
+
+def labels(votes):
+    """The leading class of each row, −1 without a vote: int32 `(rows,)`."""
+    label = ops.cast(ops.argmax(votes, axis=1), "int32")
+    return ops.where(ops.max(votes, axis=1) > 0, label, -1)
+
+
+def bounds(votes, num_samples, decision, test):
+    """The confidence bounds on each row's agreement, float32 `(rows,)` twice."""
+    certified, rejected, undecided = (
+        ops.convert_to_tensor(t) for t in test.stop_bounds
+    )
+    disagreements = num_samples - ops.max(votes, axis=1)
+    table = ops.where(
+        (decision == int(Decision.ROBUST))[:, None],
+        ops.take(certified, num_samples, axis=0),
+        ops.where(
+            (decision == int(Decision.NOT_ROBUST))[:, None],
+            ops.take(rejected, num_samples, axis=0),
+            ops.take(undecided, disagreements, axis=0),
+        ),
+    )
+    nothing = ops.convert_to_tensor([0.0, 1.0], dtype="float32")
+    table = ops.where((decision == int(Decision.REFUSED))[:, None], nothing, table)
+    return table[:, 0], table[:, 1]
+
+
+def classes_from_outputs(outputs, threshold=None):
+    """The class each copy votes for.
+
+    A copy whose outputs are not all finite votes for nothing: `argmax` of NaN
+    is class 0, and a broken model would look perfectly robust.
+
+    Args:
+        outputs: `(copies, num_classes)`, or `(copies, 1)` with `threshold`.
+        threshold: the single output unit votes for class 1 above it.
+
+    Returns:
+        int32 `(copies,)`; the number of classes means no vote.
+    """
+    outputs = ops.cast(outputs, "float32")
+    finite = ops.all(ops.isfinite(outputs), axis=-1)
+    if threshold is None:
+        num_classes = outputs.shape[-1]
+        classes = ops.cast(ops.argmax(outputs, axis=-1), "int32")
+    else:
+        num_classes = 2
+        classes = ops.cast(outputs[:, 0] > threshold, "int32")
+    return ops.where(finite, classes, num_classes)
+
+
+def row_is_valid(x, clip):
+    """Whether each row is finite and inside `clip`: bool `(rows,)`."""
+    axes = tuple(range(1, len(x.shape)))
+    valid = ops.all(ops.isfinite(x), axis=axes)
+    if clip is not None:
+        inside = ops.logical_and(x >= clip[0], x <= clip[1])
+        valid = ops.logical_and(valid, ops.all(inside, axis=axes))
+    return valid

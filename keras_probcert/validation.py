@@ -1,0 +1,141 @@
+"""Checks of arguments, with messages that say what was expected and received."""
+
+import math
+import numbers
+
+import keras
+import numpy as np
+
+from keras_probcert import backend
+
+
+def check_fraction(name, value, high=1.0, closed=False):
+    """`value` as a float in (0, high), or (0, high] where `closed`."""
+    inside = (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and (0 < value < high or (closed and value == high))
+    )
+    if not inside:
+        end = "]" if closed else ")"
+        raise ValueError(
+            f"`{name}` must be a number in (0, {high:g}{end}. Received: {name}={value}"
+        )
+    return float(value)
+
+
+def check_number(name, value, least=0.0):
+    """`value` as a finite float of at least `least`."""
+    if (
+        not isinstance(value, numbers.Real)
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or value < least
+    ):
+        raise ValueError(
+            f"`{name}` must be a finite number of at least {least:g}. "
+            f"Received: {name}={value}"
+        )
+    return float(value)
+
+
+def check_integer(name, value, least=1):
+    """`value` as an int of at least `least`."""
+    if (
+        not isinstance(value, (numbers.Integral, np.integer))
+        or isinstance(value, bool)
+        or value < least
+    ):
+        raise ValueError(
+            f"`{name}` must be an integer of at least {least}. Received: {name}={value}"
+        )
+    return int(value)
+
+
+def check_inputs(x, clip=None, shape=None, name="x"):
+    """Checks a batch of inputs where its values can be seen.
+
+    Args:
+        x: array or tensor, `(rows, …)`.
+        clip: `(low, high)`, the valid input range, or `None`.
+        shape: the shape expected of one row, `None` in it for any size, or
+            `None` for any shape.
+        name: the argument's name in messages.
+
+    Returns:
+        `x` as a floating-point array or tensor.
+
+    Raises:
+        ValueError: if `x` is empty, has no floating-point dtype, another
+            shape, or a value that is NaN, infinite or outside `clip`.
+    """
+    if not hasattr(x, "dtype"):
+        x = np.asarray(x)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if "float" not in dtype:
+        raise ValueError(
+            f"`{name}` must have a floating-point dtype (cast integer images and "
+            f"scale them to the valid input range). Received: dtype={dtype}"
+        )
+    received = tuple(x.shape)
+    if len(received) < 2:
+        raise ValueError(
+            f"`{name}` must be a batch of inputs, shape (rows, …). "
+            f"Received: shape={received}"
+        )
+    if shape is not None and (
+        len(received) - 1 != len(shape)
+        or any(
+            None not in (a, b) and a != b
+            for a, b in zip(received[1:], shape, strict=True)
+        )
+    ):
+        raise ValueError(
+            f"`{name}` must have shape {('rows', *shape)}. Received: shape={received}"
+        )
+    if received[0] == 0:
+        raise ValueError(f"`{name}` must hold at least one row. Received: an empty batch")
+    if backend.is_concrete(x):
+        values = keras.ops.convert_to_numpy(x)
+        low, high = float(values.min()), float(values.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"`{name}` must be finite. Received: a NaN or infinite value")
+        if clip is not None and not (clip[0] <= low and high <= clip[1]):
+            raise ValueError(
+                f"`{name}` must lie in the valid input range clip={clip}; scale it, "
+                "or give the perturbation another `clip` (None for no range). "
+                f"Received: values from {low:g} to {high:g}"
+            )
+    return x
+
+
+def check_labels(y, num_rows, num_classes, name="y"):
+    """Class indices `(rows,)` from class indices or one-hot rows.
+
+    Raises:
+        ValueError: if `y` is missing, has another number of rows, or holds
+            anything but classes `0 … num_classes - 1`.
+    """
+    if y is None:
+        raise ValueError(f"`{name}` must be given. Received: {name}=None")
+    y = np.asarray(keras.ops.convert_to_numpy(y) if hasattr(y, "dtype") else y)
+    if y.ndim == 2 and y.shape[1] == num_classes and num_classes > 1:
+        one_hot = ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all()
+        if not one_hot:
+            raise ValueError(
+                f"`{name}` of shape (rows, {num_classes}) must be one-hot. "
+                "Received: rows that are not"
+            )
+        y = y.argmax(axis=1)
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.shape != (num_rows,):
+        raise ValueError(
+            f"`{name}` must hold one label for each of the {num_rows} rows. "
+            f"Received: shape={y.shape}"
+        )
+    if not (np.isin(y, np.arange(num_classes)).all()):
+        raise ValueError(
+            f"`{name}` must hold classes 0 to {num_classes - 1}. "
+            f"Received: values from {y.min()} to {y.max()}"
+        )
+    return y.astype(np.int64)
