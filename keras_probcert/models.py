@@ -40,6 +40,16 @@ def row_shape(model):
     return tuple(shape[1:])
 
 
+def build(model, shape):
+    """Builds `model` for batches of `shape`, unless it is built.
+
+    By a symbolic call, which also builds subclassed models that have no `build`
+    of their own.
+    """
+    if not model.built:
+        model(keras.KerasTensor((None, *shape[1:]), "float32"))
+
+
 def output_units(model, shape):
     """The number of output units of `model` for inputs of `shape`.
 

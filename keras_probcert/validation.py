@@ -93,14 +93,19 @@ def check_inputs(x, clip=None, shape=None, name="x"):
         raise ValueError(
             f"`{name}` must have shape {('rows', *shape)}. Received: shape={received}"
         )
-    if received[0] == 0:
-        raise ValueError(f"`{name}` must hold at least one row. Received: an empty batch")
+    if 0 in received:
+        raise ValueError(
+            f"`{name}` must hold at least one row of at least one value. "
+            f"Received: an empty batch, shape={received}"
+        )
     if backend.is_concrete(x):
         values = keras.ops.convert_to_numpy(x)
         low, high = float(values.min()), float(values.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"`{name}` must be finite. Received: a NaN or infinite value")
-        if clip is not None and not (clip[0] <= low and high <= clip[1]):
+        # The range is float64; what was clamped to it may be float32.
+        ends = None if clip is None else np.asarray(clip, np.float32)
+        if clip is not None and not (ends[0] <= low and high <= ends[1]):
             raise ValueError(
                 f"`{name}` must lie in the valid input range clip={clip}; scale it, "
                 "or give the perturbation another `clip` (None for no range). "

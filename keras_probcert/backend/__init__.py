@@ -20,6 +20,7 @@ else:
 random_bits = _backend.random_bits
 split_seed = _backend.split_seed
 fresh_seeds = _backend.fresh_seeds
+batches = _backend.batches
 is_concrete = _backend.is_concrete
 forward_in_chunks = _backend.forward_in_chunks
 while_loop = _backend.while_loop

@@ -1,5 +1,7 @@
 """JAX: Threefry noise, checkpointed scans over chunks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ def _key(seed):
     return jax.random.wrap_key_data(seed.astype(jnp.uint32), impl="threefry2x32")
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def random_bits(seeds, first, num_copies, size, stream):
     """Random words for copies `first`, `first + 1`, … of each row.
 
@@ -51,13 +54,19 @@ def fresh_seeds(num_rows):
 
     A traced JAX function has no entropy of its own, so it must be given seeds.
     """
-    if not jax.core.trace_ctx.is_top_level():
+    # Inside a trace even a constant is traced.
+    if not is_concrete(jnp.zeros(())):
         raise ValueError(
             "`seed` must be given inside a JAX-transformed function, where "
             "fresh noise cannot be drawn. Received: seed=None"
         )
     words = np.random.SeedSequence().generate_state(2 * num_rows, np.uint32)
     return words.view(np.int32).reshape(num_rows, 2)
+
+
+def batches(arrays, batch_size):
+    """Keyword arguments that make Keras' `predict` run over `arrays` in batches."""
+    return {"x": arrays, "batch_size": batch_size}
 
 
 def is_concrete(x):
@@ -70,7 +79,7 @@ def while_loop(cond, body, state):
     return jax.lax.while_loop(lambda s: cond(*s), lambda s: tuple(body(*s)), state)
 
 
-def forward_in_chunks(model, draw, num_chunks):
+def forward_in_chunks(model, draw, num_chunks, **arguments):
     """Outputs of `model` on `num_chunks` chunks, holding one at a time.
 
     The backward pass runs each chunk again, so memory is that of one chunk and
@@ -82,6 +91,7 @@ def forward_in_chunks(model, draw, num_chunks):
         draw: a function of the chunk's index, an int32 scalar, to the chunk's
             inputs.
         num_chunks: Python int.
+        **arguments: passed to the model's `call`, such as `training`.
 
     Returns:
         An array, `(num_chunks, rows of a chunk, …)`.
@@ -91,7 +101,7 @@ def forward_in_chunks(model, draw, num_chunks):
 
     @jax.checkpoint
     def forward(weights, state, index):
-        return model.stateless_call(weights, state, draw(index), training=True)
+        return model.stateless_call(weights, state, draw(index), **arguments)
 
     def step(state, index):
         output, state = forward(weights, state, index)

@@ -82,6 +82,18 @@ def fresh_seeds(num_rows):
     )
 
 
+def batches(arrays, batch_size):
+    """Keyword arguments that make Keras' `predict` run over `arrays` in batches.
+
+    Autotuning is off: its thread sleeps for doubling times, and the end of a
+    `predict` that took 6 s was seen to wait for it until second 10.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+    return {"x": dataset.with_options(options)}
+
+
 def is_concrete(x):
     """Whether `x` has values to look at, not only a place in a graph."""
     return not tf.is_tensor(x) or isinstance(x, tf.__internal__.EagerTensor)
@@ -92,7 +104,7 @@ def while_loop(cond, body, state):
     return tf.while_loop(cond, body, state)
 
 
-def forward_in_chunks(model, draw, num_chunks):
+def forward_in_chunks(model, draw, num_chunks, **arguments):
     """Outputs of `model` on `num_chunks` chunks, holding one at a time.
 
     The backward pass runs each chunk again, so memory is that of one chunk and
@@ -105,6 +117,7 @@ def forward_in_chunks(model, draw, num_chunks):
         draw: a function of the chunk's index, an int32 scalar, to the chunk's
             inputs.
         num_chunks: Python int.
+        **arguments: passed to the model's `call`, such as `training`.
 
     Returns:
         A tensor, `(num_chunks, rows of a chunk, …)`.
@@ -113,7 +126,7 @@ def forward_in_chunks(model, draw, num_chunks):
 
     def forward(weights, state, index):
         return model.stateless_call(
-            list(weights), list(state), draw(index), training=True
+            list(weights), list(state), draw(index), **arguments
         )
 
     @tf.custom_gradient

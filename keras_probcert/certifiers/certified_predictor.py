@@ -4,16 +4,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_probcert import models, sequential
+from keras_probcert import backend, models, sequential
 from keras_probcert.certifiers import voting
 from keras_probcert.certifiers.decision import Decision
 from keras_probcert.perturbations import Noise
 from keras_probcert.perturbations import get as get_perturbation
 from keras_probcert.seeds import resolve_seed, row_seeds
 from keras_probcert.validation import check_inputs, check_integer, check_labels
-
-DEFAULT_LEVEL = 0.01
-
 
 @keras.saving.register_keras_serializable(package="keras_probcert")
 class CertifiedPredictor(keras.Model):
@@ -90,8 +87,8 @@ class CertifiedPredictor(keras.Model):
         self,
         model,
         perturbation=None,
-        kappa=DEFAULT_LEVEL,
-        alpha=DEFAULT_LEVEL,
+        kappa=0.01,
+        alpha=0.01,
         max_samples=None,
         test=None,
         forward_batch_size=1024,
@@ -123,13 +120,12 @@ class CertifiedPredictor(keras.Model):
             )
         self.from_logits = from_logits
         self.jit_compile = (
-            voting.backend.STATIC_SHAPES if jit_compile is None else bool(jit_compile)
+            backend.STATIC_SHAPES if jit_compile is None else bool(jit_compile)
         )
         self._num_classes = None
         shape = models.row_shape(model)
         if shape is not None:
-            self._set_classes(shape)
-        self.built = model.built
+            self.build((None, *shape))
 
     @property
     def kappa(self):
@@ -175,8 +171,7 @@ class CertifiedPredictor(keras.Model):
 
     def build(self, input_shape):
         shape = input_shape["inputs"] if isinstance(input_shape, dict) else input_shape
-        if not self.base_model.built:
-            self.base_model.build(shape)
+        models.build(self.base_model, shape)
         if self._num_classes is None:
             self._set_classes(tuple(shape)[1:])
         self.built = True
@@ -215,7 +210,7 @@ class CertifiedPredictor(keras.Model):
             self._num_classes,
             self.test,
             self.forward_batch_size // voting.COPIES_A_SLOT,
-            static_shapes=bool(self.jit_compile) or voting.backend.STATIC_SHAPES,
+            static_shapes=bool(self.jit_compile) or backend.STATIC_SHAPES,
         )
         lower, upper = voting.bounds(votes, num_samples, decision, self.test)
         return {
@@ -272,7 +267,9 @@ class CertifiedPredictor(keras.Model):
             - `votes`: int32 `(rows, classes)`;
             - `lower_bound`, `upper_bound`: float32 `(rows,)`, bounds on the
               agreement, each with probability at least 1 − alpha, whatever made
-              the row stop.
+              the row stop. With the default test a row is certified exactly when
+              `lower_bound > 1 − kappa`; `Algorithm2Test` may certify without
+              such a proof.
 
         Raises:
             ValueError: if `x` is empty, has no floating-point dtype, another
@@ -286,8 +283,7 @@ class CertifiedPredictor(keras.Model):
                 seed = row_seeds(seed, len(x))
             seed = np.asarray(resolve_seed(seed, len(x)), np.int32)
             return super().predict(
-                {"inputs": x, "seed": seed},
-                batch_size=batch_size,
+                **backend.batches({"inputs": x, "seed": seed}, batch_size),
                 verbose=verbose,
                 callbacks=callbacks,
             )
@@ -316,7 +312,7 @@ class CertifiedPredictor(keras.Model):
             return_dict: whether to return a dict; else a list in the order below.
 
         Returns:
-            A dict of floats:
+            A dict of floats (`return_dict`), or a list of them:
 
             - `standard_accuracy`: the base model is right on the clean input;
             - `certified_robustness_rate`: the row is certified;
@@ -358,8 +354,7 @@ class CertifiedPredictor(keras.Model):
     def _check(self, x, name="x"):
         shape = models.row_shape(self.base_model)
         x = check_inputs(x, self.perturbation.clip, shape, name)
-        if not self.base_model.built:
-            self.base_model(ops.convert_to_tensor(x[:1]), training=False)
+        models.build(self.base_model, x.shape)
         return np.asarray(ops.convert_to_numpy(x), np.float32)
 
     def _is_right(self, x, y):
@@ -426,6 +421,11 @@ class CertifiedPredictor(keras.Model):
                 infinite, or outside `clip`): `"error"` (default) answers
                 INVALID_ARGUMENT, `"refuse"` refuses that row alone, for servers
                 that batch the requests of different clients.
+
+        Raises:
+            RuntimeError: on another backend than TensorFlow.
+            ValueError: if `invalid` is something else, or the base model was
+                never built.
         """
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(
@@ -485,8 +485,8 @@ def _resolve_test(test, kappa, alpha, max_samples):
             f"Received: test={test!r}"
         )
     for name, value, default in (
-        ("kappa", kappa, DEFAULT_LEVEL),
-        ("alpha", alpha, DEFAULT_LEVEL),
+        ("kappa", kappa, 0.01),
+        ("alpha", alpha, 0.01),
         ("max_samples", max_samples, None),
     ):
         if value not in (default, getattr(test, name)):

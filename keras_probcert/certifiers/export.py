@@ -40,6 +40,9 @@ def export(certified, filepath, invalid="error"):
             "`model` must be built before it is exported: call it on a batch. "
             "Received: a model without a known input shape"
         )
+    if not certified.built:
+        # The base model was built after it was wrapped.
+        certified.build((None, *shape))
     clip = certified.perturbation.clip
     where = "" if clip is None else f" and lie in [{clip[0]:g}, {clip[1]:g}]"
 
@@ -58,7 +61,13 @@ def export(certified, filepath, invalid="error"):
 
     def seeded(inputs, seed):
         check(inputs)
-        return certified(inputs, seed=seed)
+        # Too many seeds would pass, and a GPU reads zeros past the end of too few.
+        one_each = tf.debugging.Assert(
+            tf.equal(tf.shape(seed)[0], tf.shape(inputs)[0]),
+            ["seed must hold one int32 pair for each row of inputs"],
+        )
+        with tf.control_dependencies([one_each]):
+            return certified(inputs, seed=tf.identity(seed))
 
     def base(inputs):
         valid = check(inputs)

@@ -60,12 +60,13 @@ class Affine(Perturbation):
         self.scale = check_number("scale", scale)
         if self.scale >= 1:
             raise ValueError(f"`scale` must be below 1. Received: scale={scale}")
-        self.fill_value = check_number("fill_value", fill_value, least=-math.inf)
-        if clip is not None and not self.clip[0] <= self.fill_value <= self.clip[1]:
+        low, high = (-math.inf, math.inf) if self.clip is None else self.clip
+        if not (math.isfinite(fill_value) and low <= fill_value <= high):
             raise ValueError(
-                f"`fill_value` must lie in clip={self.clip}. "
+                f"`fill_value` must be finite and lie in clip={self.clip}. "
                 f"Received: fill_value={fill_value}"
             )
+        self.fill_value = float(fill_value)
 
     def sample(self, x, noise):
         shape = x.shape[2:]

@@ -10,9 +10,11 @@ from keras_probcert import backend
 class Noise:
     """Random numbers of `num_copies` copies of each row.
 
-    The numbers of a copy are a function of its row's seed and its sample index
-    alone: they are the same in any batch, on any worker or device, compiled or
-    not. (TensorFlow and JAX draw different ones.)
+    The random words of a copy are a function of its row's seed and its sample
+    index alone: the same in any batch, on any worker or device, compiled or not,
+    to the bit. So are uniform numbers on [0, 1); what goes through a logarithm
+    or a cosine may differ in its last bit between compilers. (TensorFlow and JAX
+    draw different words.)
 
     Each call draws from a stream of its own, so a perturbation may call as
     often as it needs, in a fixed order.

@@ -42,6 +42,8 @@ class Perturbation:
                 low, high = (float(end) for end in clip)
             except (TypeError, ValueError):
                 low = high = math.nan
+            if isinstance(clip, str):
+                low = high = math.nan
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(
                     "`clip` must be a pair (low, high) with low < high, or None. "

@@ -9,9 +9,9 @@ from keras_probcert.perturbations.affine import Affine
 class Rotation(Affine):
     """Rotates images about their centre by up to an angle.
 
-    The angle is uniform in ±`rotation`. Images are
-    channels-last; interpolation is bilinear; what comes from outside the image
-    is `fill_value`.
+    The angle is uniform in ±`rotation`.
+    Images are channels-last; interpolation is bilinear; what comes from outside
+    the image is `fill_value`.
 
     Args:
         rotation: the largest angle in degrees, at least 0.

@@ -9,9 +9,9 @@ from keras_probcert.perturbations.affine import Affine
 class Scale(Affine):
     """Scales images about their centre by a factor near 1.
 
-    The factor is uniform in 1 ± `scale`. Images are
-    channels-last; interpolation is bilinear; what comes from outside the image
-    is `fill_value`.
+    The factor is uniform in 1 ± `scale`.
+    Images are channels-last; interpolation is bilinear; what comes from outside
+    the image is `fill_value`.
 
     Args:
         scale: the largest change of the scale factor, in [0, 1).

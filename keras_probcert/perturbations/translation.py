@@ -9,9 +9,9 @@ from keras_probcert.perturbations.affine import Affine
 class Translation(Affine):
     """Shifts images by up to a fraction of their width and height.
 
-    The horizontal and the vertical shift are independent, each uniform. Images are
-    channels-last; interpolation is bilinear; what comes from outside the image
-    is `fill_value`.
+    The horizontal and the vertical shift are independent, each uniform.
+    Images are channels-last; interpolation is bilinear; what comes from outside
+    the image is `fill_value`.
 
     Args:
         translation: the largest shift, as a fraction of the width (of the

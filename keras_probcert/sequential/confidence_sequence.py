@@ -3,13 +3,13 @@ r"""Beta-mixture likelihood ratios: the valid test, and bounds at any stop.
 Write q for the probability that a vote disagrees with a given class, and let d
 of n votes disagree. For a bar \(q_0\) take a prior \(\pi\) on one side of it;
 
-\[E_{n}(q_0) = \int \frac{q^d (1-q)^{n-d}}{q_0^d (1-q_0)^{n-d}} \, d\pi(q)\]
+\[E_{n}(q_0) =
+  \int \frac{\theta^d (1-\theta)^{n-d}}{q_0^d (1-q_0)^{n-d}} \, d\pi(\theta)\]
 
-is a nonnegative martingale with mean 1 if a vote disagrees with probability
-\(q_0\). If \(\pi\) lives on \([0, q_0]\) and votes disagree more often than
-\(q_0\), each factor's mean
-\(q \cdot q'/q_0 + (1-q)(1-q')/(1-q_0)\) is linear in q, 1 at \(q_0\) and
-decreasing, hence at most 1: a supermartingale. By Ville's inequality it ever
+is a nonnegative martingale with mean 1 if \(q = q_0\). If \(\pi\) lives on
+\([0, q_0]\) and votes disagree more often, \(q > q_0\), the mean of a vote's
+factor, \(q \, \theta/q_0 + (1-q)(1-\theta)/(1-q_0)\), is linear in q, 1 at
+\(q_0\) and decreasing, hence at most 1: a supermartingale. By Ville's inequality it ever
 reaches c with probability at most 1/c, at every stopping rule and without a
 horizon. The mirror image holds for \(\pi\) on \([q_0, 1]\).
 
@@ -21,7 +21,7 @@ import math
 
 import numpy as np
 
-BISECTIONS = 50
+BISECTIONS = 36
 
 def _tfp():
     # Its NumPy substrate imports TensorFlow where that is installed.

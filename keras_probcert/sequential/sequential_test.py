@@ -137,8 +137,8 @@ class SequentialTest:
             disagreements: int array, d.
 
         Returns:
-            `(lower, upper)`, float64 arrays. `lower` is 0 where nothing above
-            ½ is proven.
+            `(lower, upper)`, float64 arrays. `lower` is 0 where it would not
+            exceed min(1 − kappa, ¾).
         """
         return confidence_sequence.confidence_bounds(
             num_samples, disagreements, self.kappa, self.alpha
@@ -164,8 +164,6 @@ class SequentialTest:
 
         # What certifies crosses where the boundary steps.
         times = self.certify_times
-        place = np.maximum(np.searchsorted(times, n, side="right") - 1, 0)
-        certified = self._bounds(times, np.arange(len(times)))[place]
 
         # Rejecting is possible at almost every n. Evaluate on a grid that holds
         # both ends of each step of the boundary, and round outward on it: the
@@ -176,19 +174,28 @@ class SequentialTest:
             [n[1:256], 1.02 ** np.arange(count), step, step - 1, [horizon]]
         )
         grid = np.unique(np.clip(grid.astype(np.int64), 1, horizon))
-        at_grid = self._bounds(grid, np.minimum(reject[grid], grid))
+
+        # At the horizon the disagreements lie between the boundaries.
+        last = np.arange(certify[-1] + 1, min(reject[-1], horizon + 1))
+
+        samples = np.concatenate([times, grid, np.full_like(last, horizon)])
+        disagreements = np.concatenate(
+            [np.arange(len(times)), np.minimum(reject[grid], grid), last]
+        )
+        at_times, at_grid, at_last = np.split(
+            self._rounded_bounds(samples, disagreements),
+            [len(times), len(times) + len(grid)],
+        )
+        certified = at_times[np.maximum(certify, 0)]
         after = np.searchsorted(grid, n, side="left")
         before = np.maximum(np.searchsorted(grid, n, side="right") - 1, 0)
         rejected = np.stack([at_grid[before, 0], at_grid[after, 1]], axis=1)
-
-        # At the horizon the disagreements lie between the boundaries.
-        d = np.arange(certify[-1] + 1, min(reject[-1], horizon + 1))
         undecided = np.tile(np.float32([0, 1]), (horizon + 1, 1))
-        undecided[d] = self._bounds(np.full_like(d, horizon), d)
+        undecided[last] = at_last
         return certified, rejected, undecided
 
-    def _bounds(self, n, d):
-        lower, upper = self.confidence_bounds(n, d)
+    def _rounded_bounds(self, num_samples, disagreements):
+        lower, upper = self.confidence_bounds(num_samples, disagreements)
         rounded = np.nextafter(lower.astype(np.float32), np.float32(0))
         least = np.nextafter(np.float32(1 - self.kappa), np.float32(1))
         lower = np.where(lower > 1 - self.kappa, np.maximum(rounded, least), rounded)

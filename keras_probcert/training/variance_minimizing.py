@@ -1,13 +1,14 @@
 """Variance-minimizing training: the mean + λ·std of the loss over a vicinity."""
 
 import contextlib
+import inspect
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_probcert import backend
-from keras_probcert.models import check_classifier
+from keras_probcert.models import build, check_classifier, row_shape
 from keras_probcert.perturbations import LInf, Noise
 from keras_probcert.perturbations import get as get_perturbation
 from keras_probcert.validation import check_inputs, check_integer, check_number
@@ -106,11 +107,12 @@ class VarianceMinimizingModel(keras.Model):
         self.mean_tracker = keras.metrics.Mean(name="loss_mean")
         self.std_tracker = keras.metrics.Mean(name="loss_std")
         self._perturbs = False
-        self.built = model.built
+        shape = row_shape(model)
+        if shape is not None:
+            self.build((None, *shape))
 
     def build(self, input_shape):
-        if not self.base_model.built:
-            self.base_model.build(input_shape)
+        build(self.base_model, input_shape)
         self.built = True
 
     def train_step(self, *args):
@@ -144,11 +146,15 @@ class VarianceMinimizingModel(keras.Model):
         n, size = self.num_samples, self.chunk_size or self.num_samples
         if size >= n:
             return self.base_model(draw(0, n), training=True)
+        # A subclassed base may do without the argument.
+        parameters = inspect.signature(self.base_model.call).parameters
+        training = {"training": True} if "training" in parameters else {}
         outputs = [
             backend.forward_in_chunks(
                 self.base_model,
                 lambda i, start=start, size=size: draw(start + i * size, size),
                 count,
+                **training,
             )
             for start, size, count in (
                 (0, size, n // size),
@@ -266,9 +272,6 @@ class VarianceMinimizingModel(keras.Model):
                     f"`y` must hold classes 0 to {classes - 1}. "
                     f"Received: values from {y.min()} to {y.max()}"
                 )
-
-    def compute_output_shape(self, input_shape):
-        return self.base_model.compute_output_shape(input_shape)
 
     def get_config(self):
         return {

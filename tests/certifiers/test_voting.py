@@ -1,0 +1,131 @@
+"""The voting loop against a plain Python replay of the same votes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_probcert import Algorithm2Test, BetaMixtureTest, Decision
+from keras_probcert.certifiers import voting
+
+
+def replay(stream, test, num_classes):
+    """The sequential test on one row's votes, one at a time."""
+    certify, reject = test.boundaries()
+    votes = np.zeros(num_classes, int)
+    for n, vote in enumerate(stream[: test.max_samples], start=1):
+        if vote < num_classes:
+            votes[vote] += 1
+        disagreements = n - votes.max()
+        if disagreements <= certify[n]:
+            return votes, n, Decision.ROBUST
+        if disagreements >= reject[n]:
+            return votes, n, Decision.NOT_ROBUST
+    return votes, test.max_samples, Decision.UNDECIDED
+
+
+def run(streams, test, num_classes, num_slots, static, refused=None):
+    """`voting.vote` on given streams; also the copies it drew in each round."""
+    table = ops.convert_to_tensor(streams.astype("int32"))
+    flat = ops.reshape(table, (-1,))
+    rounds = []
+
+    def draw_votes(rows, first):
+        index = first[:, None] + ops.arange(voting.COPIES_A_SLOT, dtype="int32")
+        index = ops.minimum(index, streams.shape[1] - 1)
+        index = rows[:, None] * streams.shape[1] + index
+        rounds.append(index.shape[0])
+        return ops.take(flat, ops.reshape(index, (-1,)))
+
+    if refused is None:
+        refused = np.zeros(len(streams), bool)
+    votes, samples, decision = voting.vote(
+        draw_votes, ops.convert_to_tensor(refused), num_classes, test, num_slots, static
+    )
+    return tuple(ops.convert_to_numpy(v) for v in (votes, samples, decision))
+
+
+def random_streams(rng, rows, length, num_classes):
+    """Streams whose agreement runs from hopeless to unanimous, with lost votes."""
+    agreement = 1 - rng.choice([0, 0.001, 0.02, 0.05, 0.08, 0.3, 0.8], rows)
+    other = rng.integers(0, num_classes + 1, (rows, length))
+    agrees = rng.random((rows, length)) < agreement[:, None]
+    return np.where(agrees, rng.integers(0, num_classes, (rows, 1)), other)
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize(("rows", "num_slots"), [(1, 1), (1, 64), (5, 3), (40, 16)])
+def test_decisions_are_those_of_a_replay(rows, num_slots, static):
+    rng = np.random.default_rng(rows)
+    for test in (
+        BetaMixtureTest(0.05, 0.05, 150),
+        Algorithm2Test(0.1, 0.05, 70),
+        BetaMixtureTest(0.5, 0.05, 40),
+    ):
+        streams = random_streams(rng, rows, test.max_samples, 4)
+        votes, samples, decision = run(streams, test, 4, num_slots, static)
+        for row, stream in enumerate(streams):
+            expected = replay(stream, test, 4)
+            np.testing.assert_array_equal(votes[row], expected[0])
+            assert (samples[row], decision[row]) == expected[1:]
+
+
+def test_refused_rows_get_no_vote():
+    rng = np.random.default_rng(0)
+    test = BetaMixtureTest(0.05, 0.05, 200)
+    streams = random_streams(rng, 6, 200, 3)
+    refused = np.array([True, False, False, True, True, False])
+    votes, samples, decision = run(streams, test, 3, 4, False, refused)
+    assert (decision[refused] == Decision.REFUSED).all()
+    assert (votes[refused] == 0).all() and (samples[refused] == 0).all()
+    for row in np.flatnonzero(~refused):
+        assert decision[row] == replay(streams[row], test, 3)[2]
+    _, _, decision = run(streams, test, 3, 4, False, np.ones(6, bool))
+    assert (decision == Decision.REFUSED).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_share_is_even_and_full(seed):
+    """Against a greedy loop that hands out one slot at a time."""
+    rng = np.random.default_rng(seed)
+    slots = int(rng.integers(1, 40))
+    needed = rng.integers(0, rng.integers(1, 60), slots)
+    share = np.zeros(slots, int)
+    while share.sum() < min(slots, needed.sum()):
+        hungry = np.flatnonzero(share < needed)
+        share[hungry[share[hungry] == share[hungry].min()][0]] += 1
+    got = voting._share(ops.convert_to_tensor(needed.astype("int32")), slots)
+    np.testing.assert_array_equal(ops.convert_to_numpy(got), share)
+
+
+def test_unanimous_row_alone_takes_no_more_than_it_needs():
+    """544 votes certify at kappa = alpha = 0.01: 34 slots of 16, in one round."""
+    test = BetaMixtureTest()
+    drawn = []
+
+    def draw_votes(rows, first):
+        drawn.append(int(rows.shape[0]))
+        return ops.zeros((rows.shape[0] * voting.COPIES_A_SLOT,), "int32")
+
+    refused = ops.convert_to_tensor(np.zeros(1, bool))
+    if keras.backend.backend() == "jax":
+        pytest.skip("JAX traces the loop, so its rounds cannot be counted")
+    _, samples, decision = voting.vote(draw_votes, refused, 2, test, 64, False)
+    assert drawn == [34]
+    assert int(samples[0]) == test.min_samples == 544
+    assert int(decision[0]) == Decision.ROBUST
+
+
+def test_what_votes():
+    nan, inf = np.nan, np.inf
+    outputs = np.array([[0, 2, 1], [nan, 2, 1], [0, inf, 1], [-inf, 2, 1], [3, 3, 1]])
+    classes = voting.classes_from_outputs(ops.convert_to_tensor(outputs, "float32"))
+    np.testing.assert_array_equal(ops.convert_to_numpy(classes), [1, 3, 3, 3, 0])
+    unit = ops.convert_to_tensor([[0.2], [0.7], [nan]], "float32")
+    classes = voting.classes_from_outputs(unit, threshold=0.5)
+    np.testing.assert_array_equal(ops.convert_to_numpy(classes), [0, 1, 2])
+
+
+def test_labels():
+    votes = ops.convert_to_tensor([[0, 3, 1], [0, 0, 0], [2, 0, 2]])
+    np.testing.assert_array_equal(ops.convert_to_numpy(voting.labels(votes)), [1, -1, 0])

@@ -1,0 +1,58 @@
+"""Test set-up: the backend, and real data where it is.
+
+The tests run on the backend that `KERAS_BACKEND` names. With
+`KERAS_PROBCERT_BLOCK=tensorflow`, importing TensorFlow fails, as on a machine
+that does not have it.
+"""
+
+import os
+import sys
+
+for name in filter(None, os.environ.get("KERAS_PROBCERT_BLOCK", "").split(",")):
+    sys.modules[name] = None
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return
+    skip = pytest.mark.skip(reason=f"needs TensorFlow, the backend is {backend}")
+    for item in items:
+        if "tensorflow" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    """Keras' global seed, the same before every test."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def image_batch():
+    """Eight random images in [0, 1] and labels of ten classes."""
+    rng = np.random.default_rng(0)
+    return rng.random((8, 6, 6, 1), np.float32), rng.integers(0, 10, 8)
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """The first 1,000 training and 200 test images of MNIST, or a skip."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    def load(split):
+        images, labels = tfds.as_numpy(
+            tfds.load(
+                "mnist", split=split, batch_size=-1, as_supervised=True, download=False
+            )
+        )
+        return images.astype("float32") / 255, labels.astype("int32")
+
+    try:
+        return load("train[:1000]"), load("test[:200]")
+    except (AssertionError, FileNotFoundError, ValueError) as error:
+        pytest.skip(f"MNIST is not where TFDS_DATA_DIR points: {error}")

@@ -1,0 +1,137 @@
+"""What every sequential test promises, and what it refuses."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from scipy import stats
+
+from keras_probcert import Algorithm2Test, BetaMixtureTest, SequentialTest
+
+TESTS = [BetaMixtureTest, Algorithm2Test]
+every = pytest.mark.parametrize("Test", TESTS)
+SETTINGS = [
+    (0.5, 0.05),
+    (0.5, 0.4),
+    (0.3, 0.2),
+    (0.05, 0.05),
+    (0.01, 0.3),
+    (0.001, 0.4),
+]
+
+
+@every
+@pytest.mark.parametrize("kappa, alpha", SETTINGS)
+def test_boundaries(Test, kappa, alpha):
+    least = Test(kappa, alpha, max_samples=10**6).min_samples
+    test = Test(kappa, alpha, max_samples=least + 500)
+    certify, reject = test.boundaries()
+    for boundary in (certify, reject):
+        assert boundary.dtype == np.int32 and boundary.shape == (least + 501,)
+        assert (np.diff(boundary) >= 0).all()
+        with pytest.raises(ValueError, match="read-only"):
+            boundary[0] = 5
+    assert (certify < reject).all()
+    # Each further vote adds at most one disagreement, so a stream that is
+    # certified at n has exactly certify[n] of them.
+    assert np.diff(certify).max() == 1
+    assert (certify[:least] == -1).all() and certify[least] == 0
+    # A stream's first vote agrees with its own label: it neither certifies
+    # (but at a least number of 1) nor rejects.
+    assert reject.min() >= 1
+    times = test.certify_times
+    assert times[0] == least and len(times) == certify[-1] + 1
+    for d, n in enumerate(times):
+        assert certify[n] == d and certify[n - 1] == d - 1
+
+
+@every
+def test_a_longer_horizon_changes_nothing_before_its_end(Test):
+    short = Test(0.05, 0.05, max_samples=300).boundaries()
+    long = Test(0.05, 0.05, max_samples=900).boundaries()
+    np.testing.assert_array_equal(short[0], long[0][:301])
+    # Whether to reject is read from later counts, which the end cuts off
+    # where fewer than n votes could not disagree.
+    reachable = np.arange(301) > short[1]
+    np.testing.assert_array_equal(short[1][reachable], long[1][:301][reachable])
+    assert reachable.sum() > 250
+
+
+@every
+def test_config_round_trip(Test):
+    test = Test(0.3, 0.2, max_samples=200)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(test)))
+    again = keras.saving.deserialize_keras_object(config)
+    assert type(again) is Test and repr(again) == repr(test)
+    assert again.get_config() == {"kappa": 0.3, "alpha": 0.2, "max_samples": 200}
+    np.testing.assert_array_equal(again.boundaries(), test.boundaries())
+
+
+@every
+def test_defaults(Test):
+    test = Test()
+    assert (test.kappa, test.alpha) == (0.01, 0.01)
+    # By the votes at the horizon alone; Algorithm 2 may have rejected before.
+    horizon, most = test.max_samples, test.boundaries()[0][-1]
+    assert stats.binom.cdf(most, horizon, 0.007) >= 0.99
+
+
+@every
+@pytest.mark.parametrize("name", ["kappa", "alpha"])
+@pytest.mark.parametrize("value", [0, -0.1, 1, 1.5, float("nan"), "0.1", True, None])
+def test_fractions_out_of_range(Test, name, value):
+    with pytest.raises(ValueError) as error:
+        Test(**{name: value})
+    assert str(error.value).startswith(f"`{name}` must be a number in (0, ")
+    assert f"Received: {name}={value}" in str(error.value)
+
+
+@every
+@pytest.mark.parametrize("kappa", [0.5000001, 0.6, 0.99])
+def test_kappa_above_one_half_is_refused(Test, kappa):
+    with pytest.raises(ValueError, match=rf"in \(0, 0.5\].*kappa={kappa}"):
+        Test(kappa=kappa)
+
+
+@every
+@pytest.mark.parametrize("value", [0, -5, 100.0, "100", True])
+def test_bad_horizon(Test, value):
+    with pytest.raises(ValueError, match=f"`max_samples` must.*max_samples={value}"):
+        Test(0.5, 0.05, max_samples=value)
+
+
+@every
+def test_short_horizon_states_the_least(Test):
+    least = Test(0.1, 0.05, max_samples=1000).min_samples
+    assert Test(0.1, 0.05, max_samples=least).boundaries()[0][-1] == 0
+    with pytest.raises(
+        ValueError, match=f"`max_samples` must be at least {least},.*={least - 1}"
+    ):
+        Test(0.1, 0.05, max_samples=least - 1)
+
+
+def test_no_default_horizon_where_it_would_be_endless():
+    with pytest.raises(ValueError, match="`max_samples` must be given: at kappa=1e-05"):
+        BetaMixtureTest(1e-5, 0.01)
+
+
+def test_a_test_must_say_when():
+    with pytest.raises(NotImplementedError):
+        SequentialTest(0.1, 0.1, max_samples=10)
+
+
+class Overeager(SequentialTest):
+    """Certifies and rejects at the same counts."""
+
+    def certifies(self, num_samples, disagreements):
+        return np.asarray(disagreements) * 2 <= num_samples
+
+    def rejects(self, num_samples, disagreements):
+        return np.asarray(disagreements) * 4 >= num_samples
+
+
+def test_overlapping_boundaries_are_refused():
+    test = Overeager(0.1, 0.1, max_samples=10)
+    with pytest.raises(ValueError, match="Overeager would both certify and reject"):
+        test.boundaries()

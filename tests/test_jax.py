@@ -1,0 +1,31 @@
+"""The backend-neutral tests again on JAX, on a machine without TensorFlow."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.mark.tensorflow
+def test_everything_on_jax_with_tensorflow_blocked():
+    pytest.importorskip("jax")
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "KERAS_PROBCERT_BLOCK": "tensorflow",
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE)],
+        env=environment,
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    summary = run.stdout.strip().splitlines()[-1]
+    print(summary)
+    assert " passed" in summary
