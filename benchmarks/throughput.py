@@ -42,7 +42,7 @@ def main():
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--epsilon", type=float, default=0.3)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--forward-batch-size", type=int, default=1024)
+    parser.add_argument("--forward-batch-size", type=int, default=2048)
     args = parser.parse_args()
 
     images = tfds.load("mnist", split=f"test[:{args.inputs}]", batch_size=-1)["image"]

@@ -61,7 +61,9 @@ def paired_difference(first, second, level=0.95):
     only_second = (second & ~first).sum() + 0.5
     middle = (only_first - only_second) / n
     variance = (only_first + only_second) / n - middle**2
-    z = float(tfp.distributions.Normal(np.float64(0), np.float64(1)).quantile((1 + level) / 2))
+    z = float(
+        tfp.distributions.Normal(np.float64(0), np.float64(1)).quantile((1 + level) / 2)
+    )
     half = z * math.sqrt(variance / n)
     return PairedDifference(
         float(first.mean() - second.mean()),

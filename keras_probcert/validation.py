@@ -102,7 +102,9 @@ def check_inputs(x, clip=None, shape=None, name="x"):
         values = keras.ops.convert_to_numpy(x)
         low, high = float(values.min()), float(values.max())
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(f"`{name}` must be finite. Received: a NaN or infinite value")
+            raise ValueError(
+                f"`{name}` must be finite. Received: a NaN or infinite value"
+            )
         # The range is float64; what was clamped to it may be float32.
         ends = None if clip is None else np.asarray(clip, np.float32)
         if clip is not None and not (ends[0] <= low and high <= ends[1]):

@@ -108,6 +108,6 @@ def forward_in_chunks(model, draw, num_chunks, **arguments):
         return state, output
 
     state, outputs = jax.lax.scan(step, state, jnp.arange(num_chunks))
-    for variable, value in zip(model.non_trainable_variables, state):
+    for variable, value in zip(model.non_trainable_variables, state, strict=True):
         variable.assign(value)
     return outputs

@@ -132,9 +132,7 @@ def forward_in_chunks(model, draw, num_chunks, **arguments):
     @tf.custom_gradient
     def outputs_and_state(*weights):
         first, state = forward(weights, start, tf.constant(0))
-        outputs = tf.TensorArray(
-            first.dtype, num_chunks, element_shape=first.shape
-        )
+        outputs = tf.TensorArray(first.dtype, num_chunks, element_shape=first.shape)
         outputs = outputs.write(0, first)
 
         def step(index, outputs, state):
@@ -159,7 +157,10 @@ def forward_in_chunks(model, draw, num_chunks, **arguments):
                     output_gradients=upstream[index],
                     unconnected_gradients="zero",
                 )
-                sums = [a + tf.convert_to_tensor(b) for a, b in zip(sums, gradients)]
+                sums = [
+                    a + tf.convert_to_tensor(b)
+                    for a, b in zip(sums, gradients, strict=True)
+                ]
                 return index + 1, sums, state
 
             _, sums, _ = tf.while_loop(
@@ -174,6 +175,6 @@ def forward_in_chunks(model, draw, num_chunks, **arguments):
 
     weights = [tf.convert_to_tensor(v) for v in model.trainable_variables]
     outputs, *state = outputs_and_state(*weights)
-    for variable, value in zip(model.non_trainable_variables, state):
+    for variable, value in zip(model.non_trainable_variables, state, strict=True):
         variable.assign(value)
     return outputs

@@ -12,6 +12,7 @@ from keras_probcert.perturbations import get as get_perturbation
 from keras_probcert.seeds import resolve_seed, row_seeds
 from keras_probcert.validation import check_inputs, check_integer, check_labels
 
+
 @keras.saving.register_keras_serializable(package="keras_probcert")
 class CertifiedPredictor(keras.Model):
     """Predicts by majority vote over a vicinity, and certifies the vote.
@@ -51,7 +52,7 @@ class CertifiedPredictor(keras.Model):
         test: a `SequentialTest` class, called with the three values above, or an
             instance, which brings its own; `BetaMixtureTest` by default.
         forward_batch_size: perturbed copies a forward pass, a multiple of 16;
-            1024 by default. It bounds memory and changes no result.
+            2048 by default. It bounds memory and changes no result.
         from_logits: for a base with a single unit: whether it gives a logit (the
             threshold is 0) or a probability (½). By default a sigmoid is
             recognized, anything else is an error.
@@ -91,7 +92,7 @@ class CertifiedPredictor(keras.Model):
         alpha=0.01,
         max_samples=None,
         test=None,
-        forward_batch_size=1024,
+        forward_batch_size=2048,
         from_logits=None,
         jit_compile=None,
         **kwargs,
@@ -276,7 +277,9 @@ class CertifiedPredictor(keras.Model):
                 shape than the model's inputs, or a value that is NaN, infinite
                 or outside `clip`; or if `seed` does not fit.
         """
-        batch_size = 1024 if batch_size is None else check_integer("batch_size", batch_size)
+        batch_size = (
+            1024 if batch_size is None else check_integer("batch_size", batch_size)
+        )
         if _is_array(x):
             x = self._check(x)
             if isinstance(seed, (int, np.integer)) or seed is None:
@@ -398,7 +401,9 @@ class CertifiedPredictor(keras.Model):
             if bar is not None:
                 bar.update(index + 1, finalize=steps == index + 1)
         if not results:
-            raise ValueError("`x` must hold at least one row. Received: an empty dataset")
+            raise ValueError(
+                "`x` must hold at least one row. Received: an empty dataset"
+            )
         joined = {
             name: np.concatenate([r[name] for r in results]) for name in results[0]
         }

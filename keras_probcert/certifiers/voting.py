@@ -89,9 +89,7 @@ def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
         )
         before = votes_before - ops.take(running, starts * COPIES_A_SLOT, axis=0)
         running = running[1:] + ops.take(before, owner, axis=0)
-        drawn = (
-            ops.take(samples_before - starts * COPIES_A_SLOT, owner) + position + 1
-        )
+        drawn = ops.take(samples_before - starts * COPIES_A_SLOT, owner) + position + 1
         disagreements = drawn - ops.max(running, axis=1)
         look = ops.minimum(drawn, horizon)
         robust = disagreements <= ops.take(certify, look)
@@ -137,9 +135,7 @@ def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
     )
     state = (*state[:2], ops.cast(state[2], "int32"), state[3])
     votes, num_samples, decision, _ = backend.while_loop(
-        lambda votes, num_samples, decision, done: ops.logical_not(
-            ops.all(done[:-1])
-        ),
+        lambda votes, num_samples, decision, done: ops.logical_not(ops.all(done[:-1])),
         one_round,
         state,
     )

@@ -81,9 +81,7 @@ class Affine(Perturbation):
         zoom = 1.0 + amount[..., 1] * self.scale
         right = amount[..., 2] * (self.translation * width)
         down = amount[..., 3] * (self.translation * height)
-        images = ops.broadcast_to(
-            x, (ops.shape(angle)[0], noise.num_copies, *shape)
-        )
+        images = ops.broadcast_to(x, (ops.shape(angle)[0], noise.num_copies, *shape))
         copies = _resample(
             ops.reshape(images, (-1, *shape)),
             *(ops.reshape(a, (-1, 1, 1)) for a in (angle, zoom, right, down)),

@@ -1,7 +1,6 @@
 """The L∞ ball."""
 
 import keras
-from keras import ops
 
 from keras_probcert.perturbations.perturbation import Perturbation
 from keras_probcert.validation import check_number

@@ -9,9 +9,9 @@ of n votes disagree. For a bar \(q_0\) take a prior \(\pi\) on one side of it;
 is a nonnegative martingale with mean 1 if \(q = q_0\). If \(\pi\) lives on
 \([0, q_0]\) and votes disagree more often, \(q > q_0\), the mean of a vote's
 factor, \(q \, \theta/q_0 + (1-q)(1-\theta)/(1-q_0)\), is linear in q, 1 at
-\(q_0\) and decreasing, hence at most 1: a supermartingale. By Ville's inequality it ever
-reaches c with probability at most 1/c, at every stopping rule and without a
-horizon. The mirror image holds for \(\pi\) on \([q_0, 1]\).
+\(q_0\) and decreasing, hence at most 1: a supermartingale. By Ville's inequality
+it ever reaches c with probability at most 1/c, at every stopping rule and
+without a horizon. The mirror image holds for \(\pi\) on \([q_0, 1]\).
 
 The priors are Beta(½, 1/(2 kappa)) cut to \([0, q_0]\), which spends its mass
 near unanimity on the scale of kappa, and the uniform one on \([q_0, 1]\).
@@ -22,6 +22,7 @@ import math
 import numpy as np
 
 BISECTIONS = 36
+
 
 def _tfp():
     # Its NumPy substrate imports TensorFlow where that is installed.

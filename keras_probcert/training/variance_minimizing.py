@@ -164,9 +164,7 @@ class VarianceMinimizingModel(keras.Model):
         ]
         # (chunks, rows * size, …) → (rows, chunks * size, …)
         outputs = [
-            ops.moveaxis(
-                ops.reshape(o, (o.shape[0], rows, -1, *o.shape[2:])), 0, 1
-            )
+            ops.moveaxis(ops.reshape(o, (o.shape[0], rows, -1, *o.shape[2:])), 0, 1)
             for o in outputs
         ]
         outputs = [ops.reshape(o, (rows, -1, *o.shape[3:])) for o in outputs]
@@ -244,17 +242,24 @@ class VarianceMinimizingModel(keras.Model):
     def _repeat(self, values):
         return ops.repeat(values, self.num_samples, axis=0)
 
-    def fit(self, x=None, y=None, **kwargs):
-        """Keras' `fit`; arrays are checked against `clip` and the classes first."""
-        if hasattr(x, "shape") and hasattr(x, "dtype"):
-            check_inputs(x, self.perturbation.clip)
-            self._check_targets(x, y)
-            data = kwargs.get("validation_data")
-            if data is not None and hasattr(data[0], "dtype"):
-                check_inputs(data[0], self.perturbation.clip, name="validation_data")
-        return super().fit(x, y, **kwargs)
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """Keras' `fit`, after a look at the data.
 
-    def _check_targets(self, x, y):
+        Inputs must be finite and inside `clip`, integer targets must be classes:
+        all of them in arrays, those of the first batch in a `tf.data.Dataset` or
+        `PyDataset`. Otherwise a ValueError says what was received.
+        """
+        if hasattr(x, "shape") and hasattr(x, "dtype"):
+            self._check_batch(x, y)
+        elif isinstance(x, keras.utils.PyDataset):
+            self._check_batch(*x[0][:2])
+        elif hasattr(x, "element_spec") and hasattr(x, "take"):
+            for batch in x.take(1):
+                self._check_batch(*batch[:2])
+        return super().fit(x, y, *args, **kwargs)
+
+    def _check_batch(self, x, y=None):
+        check_inputs(x, self.perturbation.clip)
         if y is None:
             raise ValueError("`y` must be given to train. Received: y=None")
         y = np.asarray(y)

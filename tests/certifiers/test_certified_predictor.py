@@ -388,7 +388,9 @@ def test_save_and_load(base, image_model, image_batch, tmp_path):
     before = certified.predict(x, seed=0, verbose=0)
     certified.save(tmp_path / "certified.keras")
     loaded = keras.saving.load_model(tmp_path / "certified.keras")
-    assert repr(loaded.test) == "BetaMixtureTest(kappa=0.1, alpha=0.05, max_samples=300)"
+    assert (
+        repr(loaded.test) == "BetaMixtureTest(kappa=0.1, alpha=0.05, max_samples=300)"
+    )
     assert repr(loaded.perturbation) == repr(model.perturbation)
     same(before, loaded.predict(x, seed=0, verbose=0))
     certified.summary(print_fn=lambda *_, **__: None)
@@ -503,7 +505,10 @@ def test_multiple_outputs_known_only_when_called():
         (lambda x: np.where(x > 0.5, np.nan, x), "`x` must be finite"),
         (lambda x: x[:0], "empty batch"),
         (lambda x: x[:, 0, 0, 0], r"`x` must be a batch.*shape=\(8,\)"),
-        (lambda x: x[:, :5], r"`x` must have shape \('rows', 6, 6, 1\).*\(8, 5, 6, 1\)"),
+        (
+            lambda x: x[:, :5],
+            r"`x` must have shape \('rows', 6, 6, 1\).*\(8, 5, 6, 1\)",
+        ),
     ],
 )
 def test_bad_inputs(change, message, image_model, image_batch):

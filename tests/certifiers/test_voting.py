@@ -128,4 +128,6 @@ def test_what_votes():
 
 def test_labels():
     votes = ops.convert_to_tensor([[0, 3, 1], [0, 0, 0], [2, 0, 2]])
-    np.testing.assert_array_equal(ops.convert_to_numpy(voting.labels(votes)), [1, -1, 0])
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(voting.labels(votes)), [1, -1, 0]
+    )

@@ -88,9 +88,7 @@ def test_batchnorm_statistics_move_once_per_copy_batch(image_batch):
     x, y = image_batch
     for chunk_size in (None, 2):
         base = functional()
-        before = [
-            keras.ops.convert_to_numpy(v) for v in base.non_trainable_variables
-        ]
+        before = [keras.ops.convert_to_numpy(v) for v in base.non_trainable_variables]
         model = VarianceMinimizingModel(
             base, LInf(0.1), num_samples=4, chunk_size=chunk_size
         )
@@ -268,6 +266,27 @@ def test_bad_data(change, message, image_batch):
     x, y = change(*image_batch)
     with pytest.raises(ValueError, match=message):
         model.fit(x, y, verbose=0)
+
+
+@pytest.mark.tensorflow
+def test_bad_datasets(image_batch):
+    import tensorflow as tf
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return x * 255, y
+
+    model = VarianceMinimizingModel(sequential(), LInf(0.1))
+    model.compile("adam", LOGITS)
+    x, y = image_batch
+    data = tf.data.Dataset.from_tensor_slices((x * 255, y)).batch(4)
+    for bad in (data, Batches()):
+        with pytest.raises(ValueError, match="`x`.*valid input range"):
+            model.fit(bad, verbose=0)
+    model.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(4), verbose=0)
 
 
 @pytest.mark.parametrize(

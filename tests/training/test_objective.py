@@ -134,9 +134,7 @@ def test_radius_zero_trains(image_batch):
         [keras.Input((6, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
     )
     model = VarianceMinimizingModel(base, LInf(0.0), num_samples=3)
-    model.compile(
-        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(x, y, verbose=0)
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
@@ -150,9 +148,7 @@ def test_sample_weights_weigh_examples(problem, chunk_size):
     np.testing.assert_allclose(
         logs["loss"], objective(kernel, bias, x, offsets, y, 1.0, weight), rtol=1e-5
     )
-    wanted = gradient(
-        lambda k: objective(k, bias, x, offsets, y, 1.0, weight), kernel
-    )
+    wanted = gradient(lambda k: objective(k, bias, x, offsets, y, 1.0, weight), kernel)
     np.testing.assert_allclose(gradients[0], wanted, rtol=1e-4, atol=2e-6)
 
 
@@ -225,7 +221,9 @@ def test_noise_differs_between_steps_and_rows():
     for _ in range(2):
         with model._perturbing():
             model(np.full((3, FEATURES), 0.5, "float32"), training=True)
-    assert len({copy.tobytes() for batch in seen for row in batch for copy in row}) == 24
+    assert (
+        len({copy.tobytes() for batch in seen for row in batch for copy in row}) == 24
+    )
 
 
 def test_expected_noise_is_drawn_by_row():
