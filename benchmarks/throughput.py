@@ -55,7 +55,8 @@ def main():
     # Noisy copies, as the certificate classifies them.
     rng = np.random.default_rng(0)
     copies = x[rng.integers(0, len(x), 4096)]
-    copies = np.clip(copies + rng.uniform(-0.3, 0.3, copies.shape), 0, 1)
+    noise = rng.uniform(-args.epsilon, args.epsilon, copies.shape)
+    copies = np.clip(copies + noise, 0, 1)
     copies = tf.constant(copies, tf.float32)
     raw = {}
     for jit_compile in (False, True):

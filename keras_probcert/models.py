@@ -55,7 +55,7 @@ def output_units(model, shape):
 
     Raises:
         ValueError: if the model gives anything but `(rows, units)` with a fixed
-            number of units.
+            number of units, or a softmax over one.
     """
     spec = model.compute_output_spec(keras.KerasTensor((None, *shape), "float32"))
     if not isinstance(spec, keras.KerasTensor):
@@ -68,7 +68,13 @@ def output_units(model, shape):
             "`model` must have a fixed number of classes, output shape "
             f"(rows, classes). Received: output shape {tuple(spec.shape)}"
         )
-    return spec.shape[1]
+    units = spec.shape[1]
+    if units == 1 and last_activation(model) is keras.activations.softmax:
+        raise ValueError(
+            "`model` must have at least two classes. Received: a softmax over a "
+            "single class"
+        )
+    return units
 
 
 def last_activation(model):

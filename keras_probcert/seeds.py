@@ -2,6 +2,7 @@
 
 import secrets
 
+import keras
 import numpy as np
 
 from keras_probcert import backend
@@ -54,15 +55,31 @@ def resolve_seed(seed, num_rows):
     """`seed` as one seed a row.
 
     Args:
-        seed: `None` (fresh noise), an int (see `row_seeds`), or an int32 array
-            or tensor `(rows, 2)`, which is taken as it is.
+        seed: `None` (fresh noise), an int (see `row_seeds`), or an array or
+            tensor of int32 values `(rows, 2)`, which is taken as it is.
         num_rows: the number of rows, an int or a scalar tensor.
     """
     if seed is None:
         return backend.fresh_seeds(num_rows)
     if isinstance(seed, (int, np.integer)):
         return row_seeds(seed, num_rows)
-    shape = tuple(seed.shape) if hasattr(seed, "shape") else np.shape(seed)
+    if not hasattr(seed, "dtype"):
+        seed = np.asarray(seed)
+    dtype = getattr(seed.dtype, "name", str(seed.dtype))
+    if dtype not in ("int32", "uint32", "int64"):
+        raise ValueError(
+            "`seed` must be an int or hold int32 pairs. "
+            f"Received: seed of dtype {dtype}"
+        )
+    if dtype != "int32" and backend.is_concrete(seed):
+        seed = keras.ops.convert_to_numpy(seed)
+        if ((seed < -(2**31)) | (seed >= 2**31)).any():
+            raise ValueError(
+                "`seed` must hold int32 values. "
+                f"Received: values from {seed.min()} to {seed.max()}"
+            )
+        seed = seed.astype(np.int32)
+    shape = tuple(seed.shape)
     if len(shape) != 2 or shape[1] != 2:
         raise ValueError(
             "`seed` must be an int or hold one int32 pair a row, shape "

@@ -25,16 +25,16 @@ def check_fraction(name, value, high=1.0, closed=False):
 
 
 def check_number(name, value, least=0.0):
-    """`value` as a finite float of at least `least`."""
+    """`value` as a finite float, of at least `least` unless that is `None`."""
     if (
         not isinstance(value, numbers.Real)
         or isinstance(value, bool)
         or not math.isfinite(value)
-        or value < least
+        or (least is not None and value < least)
     ):
+        bound = "" if least is None else f" of at least {least:g}"
         raise ValueError(
-            f"`{name}` must be a finite number of at least {least:g}. "
-            f"Received: {name}={value}"
+            f"`{name}` must be a finite number{bound}. Received: {name}={value}"
         )
     return float(value)
 
@@ -99,7 +99,9 @@ def check_inputs(x, clip=None, shape=None, name="x"):
             f"Received: an empty batch, shape={received}"
         )
     if backend.is_concrete(x):
-        values = keras.ops.convert_to_numpy(x)
+        # As the model sees it: what overflows float32 is not finite.
+        with np.errstate(over="ignore"):
+            values = np.asarray(keras.ops.convert_to_numpy(x), np.float32)
         low, high = float(values.min()), float(values.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(

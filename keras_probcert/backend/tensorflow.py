@@ -60,11 +60,17 @@ def random_bits(seeds, first, num_copies, size, stream):
 
 
 def split_seed(seed, num_rows):
-    """`(num_rows, 2)` int32 seeds from one seed `(2,)`; row i's is its own."""
+    """`(num_rows, 2)` int32 seeds from one seed `(2,)`; row i's is its own.
+
+    Under a distribution strategy each replica gets others, since all of them
+    draw the same `seed`.
+    """
+    context = tf.distribute.get_replica_context()
+    replica = 0 if context is None else context.replica_id_in_sync_group
     return tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.stack([num_rows, 2]),
         key=_keys(tf.cast(seed, tf.uint32)[None])[0],
-        counter=tf.zeros((2,), tf.uint64),
+        counter=tf.stack([tf.constant(0, tf.uint64), tf.cast(replica, tf.uint64)]),
         alg=_PHILOX,
         dtype=tf.int32,
     )

@@ -22,10 +22,9 @@ class CertifiedPredictor(keras.Model):
     the most likely class among its perturbed copies. The promise of the default
     test, for each row by itself:
 
-    - an input whose agreement is at most 1 − kappa is certified with
-      probability at most alpha, so with probability at least 1 − alpha a
-      certificate does not lie. What is certified is the returned label, which
-      is chosen by the same votes;
+    - an input whose agreement is at most 1 − kappa is left without a certificate
+      with probability at least 1 − alpha. What is certified is the returned
+      label; that it is chosen by the same votes is accounted for;
     - an input whose agreement is at least 1 − kappa is decided not robust with
       probability at most alpha.
 
@@ -48,7 +47,8 @@ class CertifiedPredictor(keras.Model):
         alpha: the significance level, in (0, 1); 0.01 by default.
         max_samples: the most votes a row may take. By default (to two digits)
             what certifies an agreement of `1 - 0.7 * kappa` with probability at
-            least 0.99: 37,000 at kappa = alpha = 0.01.
+            least 0.99, unless it was rejected before (see `SequentialTest`):
+            37,000 at kappa = alpha = 0.01.
         test: a `SequentialTest` class, called with the three values above, or an
             instance, which brings its own; `BetaMixtureTest` by default.
         forward_batch_size: perturbed copies a forward pass, a multiple of 16;
@@ -88,8 +88,8 @@ class CertifiedPredictor(keras.Model):
         self,
         model,
         perturbation=None,
-        kappa=0.01,
-        alpha=0.01,
+        kappa=None,
+        alpha=None,
         max_samples=None,
         test=None,
         forward_batch_size=2048,
@@ -114,12 +114,14 @@ class CertifiedPredictor(keras.Model):
         self.forward_batch_size = check_integer(
             "forward_batch_size", forward_batch_size, least=voting.COPIES_A_SLOT
         )
-        if forward_batch_size % voting.COPIES_A_SLOT:
+        if forward_batch_size % voting.COPIES_A_SLOT or forward_batch_size > 2**19:
             raise ValueError(
-                f"`forward_batch_size` must be a multiple of {voting.COPIES_A_SLOT}. "
+                f"`forward_batch_size` must be a multiple of {voting.COPIES_A_SLOT} "
+                f"and at most {2**19}. "
                 f"Received: forward_batch_size={forward_batch_size}"
             )
         self.from_logits = from_logits
+        self._jit_compile_argument = jit_compile
         self.jit_compile = (
             backend.STATIC_SHAPES if jit_compile is None else bool(jit_compile)
         )
@@ -154,11 +156,6 @@ class CertifiedPredictor(keras.Model):
         if units == 1:
             activation = models.last_activation(self.base_model)
             from_logits = self.from_logits
-            if activation is keras.activations.softmax:
-                raise ValueError(
-                    "`model` must have at least two classes. Received: a softmax "
-                    "over a single class"
-                )
             if from_logits is None:
                 if activation is not keras.activations.sigmoid:
                     raise ValueError(
@@ -184,7 +181,7 @@ class CertifiedPredictor(keras.Model):
             inputs: float tensor, `(rows, …)`, or a dict with `inputs` and
                 `seed`. A row that is not finite or not inside `clip` is refused,
                 since a graph may be unable to raise.
-            seed: int32 `(rows, 2)`, an int, or `None` for fresh noise.
+            seed: int32 `(rows, 2)`, or `None` for fresh noise.
 
         Returns:
             The dict that `predict` documents, of tensors.
@@ -193,6 +190,11 @@ class CertifiedPredictor(keras.Model):
             inputs, seed = inputs["inputs"], inputs["seed"]
         x = ops.cast(check_inputs_in_graph(inputs), "float32")
         rows = x.shape[0] if x.shape[0] is not None else ops.shape(x)[0]
+        if isinstance(seed, int):
+            raise ValueError(
+                "`seed` must hold one int32 pair a row here; row_seeds(seed, rows) "
+                f"makes them from an int. Received: seed={seed}"
+            )
         seeds = ops.convert_to_tensor(resolve_seed(seed, rows), dtype="int32")
         if self._num_classes is None:
             self._set_classes(tuple(x.shape[1:]))
@@ -281,6 +283,8 @@ class CertifiedPredictor(keras.Model):
             1024 if batch_size is None else check_integer("batch_size", batch_size)
         )
         if _is_array(x):
+            if steps is not None:
+                raise ValueError("`steps` is for datasets. Received: it and an array")
             x = self._check(x)
             if isinstance(seed, (int, np.integer)) or seed is None:
                 seed = row_seeds(seed, len(x))
@@ -290,6 +294,7 @@ class CertifiedPredictor(keras.Model):
                 verbose=verbose,
                 callbacks=callbacks,
             )
+        _refuse_with_dataset(callbacks=callbacks)
         results, _, _ = self._predict_batches(x, steps, verbose, seed)
         return results
 
@@ -332,14 +337,21 @@ class CertifiedPredictor(keras.Model):
             if self._num_classes is None:
                 self._set_classes(tuple(x.shape[1:]))
             y = check_labels(y, len(x), self._num_classes)
-            results = self.predict(x, batch_size, verbose, None, callbacks, seed)
+            results = self.predict(x, batch_size, verbose, steps, callbacks, seed)
             right = self._is_right(x, y)
         else:
-            if y is not None:
-                raise ValueError("`y` must not be given beside a dataset, which has it")
+            _refuse_with_dataset(y=y, sample_weight=sample_weight, callbacks=callbacks)
             results, y, (right, sample_weight) = self._predict_batches(
                 x, steps, verbose, seed, labelled=True
             )
+        if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight, np.float64)
+            fits = sample_weight.shape == right.shape and (sample_weight >= 0).all()
+            if not (fits and sample_weight.sum() > 0):
+                raise ValueError(
+                    "`sample_weight` must hold one nonnegative weight a row, not all "
+                    f"of them 0. Received: shape={sample_weight.shape}"
+                )
         certified = results["certified"]
         rows = {
             "standard_accuracy": right,
@@ -450,7 +462,7 @@ class CertifiedPredictor(keras.Model):
             "test": keras.saving.serialize_keras_object(self.test),
             "forward_batch_size": self.forward_batch_size,
             "from_logits": self.from_logits,
-            "jit_compile": self.jit_compile,
+            "jit_compile": self._jit_compile_argument,
         }
 
     @classmethod
@@ -461,6 +473,12 @@ class CertifiedPredictor(keras.Model):
                 config[name], custom_objects=custom_objects
             )
         return cls(**config)
+
+
+def _refuse_with_dataset(**arguments):
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"`{name}` must not be given beside a dataset")
 
 
 def _is_array(x):
@@ -483,18 +501,22 @@ def _resolve_test(test, kappa, alpha, max_samples):
     if test is None:
         test = sequential.BetaMixtureTest
     if isinstance(test, type) and issubclass(test, sequential.SequentialTest):
-        return test(kappa, alpha, max_samples)
+        return test(
+            0.01 if kappa is None else kappa,
+            0.01 if alpha is None else alpha,
+            max_samples,
+        )
     if not isinstance(test, sequential.SequentialTest):
         raise ValueError(
             "`test` must be a SequentialTest, a class or an instance. "
             f"Received: test={test!r}"
         )
-    for name, value, default in (
-        ("kappa", kappa, 0.01),
-        ("alpha", alpha, 0.01),
-        ("max_samples", max_samples, None),
+    for name, value in (
+        ("kappa", kappa),
+        ("alpha", alpha),
+        ("max_samples", max_samples),
     ):
-        if value not in (default, getattr(test, name)):
+        if value not in (None, getattr(test, name)):
             raise ValueError(
                 f"`{name}` must be that of `test`, {getattr(test, name)}, or be left "
                 f"out. Received: {name}={value}"

@@ -153,11 +153,14 @@ def _share(needed, num_slots):
         int32, `(num_slots,)`, at most `needed`, adding up to
         `min(num_slots, sum(needed))`.
     """
-    levels = ops.arange(1, num_slots + 1, dtype="int32")
-    used = ops.sum(ops.minimum(needed[None], levels[:, None]), axis=1)
-    # The highest level that all can have (0 to num_slots), then the rest one
-    # each in order.
-    level = ops.sum(ops.cast(used <= num_slots, "int32"))
+    # The highest level that all can have, by bisection, then the rest one each
+    # in order.
+    level, high = ops.zeros((), "int32"), ops.full((), num_slots, "int32")
+    for _ in range(num_slots.bit_length()):
+        middle = (level + high + 1) // 2
+        fits = ops.sum(ops.minimum(needed, middle)) <= num_slots
+        level = ops.where(fits, middle, level)
+        high = ops.where(fits, high, middle - 1)
     share = ops.minimum(needed, level)
     wants_more = ops.cast(needed > level, "int32")
     left = num_slots - ops.sum(share)

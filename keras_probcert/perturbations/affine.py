@@ -60,13 +60,12 @@ class Affine(Perturbation):
         self.scale = check_number("scale", scale)
         if self.scale >= 1:
             raise ValueError(f"`scale` must be below 1. Received: scale={scale}")
-        low, high = (-math.inf, math.inf) if self.clip is None else self.clip
-        if not (math.isfinite(fill_value) and low <= fill_value <= high):
+        self.fill_value = check_number("fill_value", fill_value, least=None)
+        if clip is not None and not self.clip[0] <= self.fill_value <= self.clip[1]:
             raise ValueError(
-                f"`fill_value` must be finite and lie in clip={self.clip}. "
+                f"`fill_value` must lie in clip={self.clip}. "
                 f"Received: fill_value={fill_value}"
             )
-        self.fill_value = float(fill_value)
 
     def sample(self, x, noise):
         shape = x.shape[2:]
@@ -137,8 +136,16 @@ def _resample(images, angle, zoom, right, down, fill_value):
     stride = width + 2
     size = (height + 2) * stride
     pixels = ops.reshape(padded, (-1, channels))
-    image = ops.arange(ops.shape(images)[0], dtype="int32")[:, None, None]
-    corner = image * size + ops.cast(top, "int32") * stride + ops.cast(left, "int32")
+    # Places run over all images: 42,000 of 224×224 overflow int32, and JAX has
+    # no more.
+    integer = "int64" if keras.backend.backend() == "tensorflow" else "int32"
+    if integer == "int32" and images.shape[0] * size > 2**31 - 1:
+        raise ValueError(
+            f"Images of {height}×{width} must come in batches of at most "
+            f"{(2**31 - 1) // size} copies. Received: {images.shape[0]} copies"
+        )
+    image = ops.arange(ops.shape(images)[0], dtype=integer)[:, None, None]
+    corner = image * size + ops.cast(top * stride + left, integer)
 
     def at(offset):
         return ops.take(pixels, corner + offset, axis=0)

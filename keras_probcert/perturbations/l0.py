@@ -56,7 +56,7 @@ class L0(Perturbation):
         x = ops.broadcast_to(ops.reshape(x, (-1, x.shape[1], size)), ops.shape(keys))
         if self.epsilon == 0:
             return ops.reshape(x, (-1, noise.num_copies, *shape))
-        values = noise.uniform((self.epsilon,), *self.clip)
+        values = self.clamp(noise.uniform((self.epsilon,), *self.clip))
         # The places of the largest keys are a uniform set, and distinct even
         # where keys tie.
         _, places = ops.top_k(keys, self.epsilon)

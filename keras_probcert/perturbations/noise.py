@@ -43,7 +43,11 @@ class Noise:
         return ops.reshape(values, (-1, self.num_copies, *shape))
 
     def uniform(self, shape, minval=0.0, maxval=1.0):
-        """Uniform on [minval, maxval), `(rows, num_copies, *shape)`."""
+        """Uniform from minval to maxval, `(rows, num_copies, *shape)`.
+
+        On a grid of 2⁻²⁴ of the range; rounding may reach maxval where that is
+        not 1.
+        """
         bits = self._bits(math.prod(shape))
         # 24 bits fill a float32's mantissa, so 1 is never rounded up to.
         steps = ops.cast(ops.right_shift(bits, 8), "float32")
@@ -55,7 +59,11 @@ class Noise:
         return -ops.log(1.0 - self.uniform(shape))
 
     def normal(self, shape):
-        """Standard normal by Box and Muller, `(rows, num_copies, *shape)`."""
+        """Standard normal by Box and Muller, `(rows, num_copies, *shape)`.
+
+        From 24 bits, so beyond 5.8 standard deviations there is nothing (of
+        probability 10⁻⁸).
+        """
         size = math.prod(shape)
         half = -(-size // 2)
         radius = ops.sqrt(2.0 * self.exponential((half,)))

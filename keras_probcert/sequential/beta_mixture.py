@@ -27,9 +27,7 @@ class BetaMixtureTest(SequentialTest):
         kappa: the tolerated fraction of disagreeing perturbations, in (0, ½];
             0.01 by default.
         alpha: the significance level, in (0, 1); 0.01 by default.
-        max_samples: the horizon; by default the least number (to two digits,
-            rounded up) at which an agreement of `1 - 0.7 * kappa` is certified
-            with probability at least 0.99.
+        max_samples: the horizon; the default is that of `SequentialTest`.
 
     Raises:
         ValueError: if an argument is out of its range, or `max_samples` is too

@@ -21,6 +21,8 @@ import math
 
 import numpy as np
 
+from keras_probcert.validation import check_fraction
+
 BISECTIONS = 36
 
 
@@ -92,9 +94,12 @@ def log_threshold_below(kappa, alpha):
     r"""What `log_evidence_below` must reach, the label being the majority's.
 
     The label is chosen by the votes that certify it. Its disagreements are
-    those of the leading class, so the error is that *any* class passes. With
-    all class probabilities at most \(1 - q_0\), \(q_0 \le 1/2\), the worst case
-    is two classes \((1 - q_0, q_0)\). The first passes with probability at most
+    those of the leading class, so the error is that *any* class passes. Given
+    which votes fall on either of two classes, the larger of their counts is a
+    folded walk, stochastically increasing in the imbalance of their
+    probabilities. So with all class probabilities at most \(1 - q_0\),
+    \(q_0 \le 1/2\), the worst case is two classes \((1 - q_0, q_0)\) (the tests
+    check this by dynamic programming). The first passes with probability at most
     1/c. Exchanging the two classes multiplies the likelihood of a stream that
     stops at (n, d) by \((q_0/(1-q_0))^{n-2d}\), so the second passes with
     probability at most 1/c times the largest such factor. Passing needs
@@ -134,8 +139,18 @@ def confidence_bounds(num_samples, disagreements, kappa, alpha):
     Returns:
         `(lower, upper)`, float64 arrays. `lower` is 0 where it would not exceed
         min(1 − kappa, ¾).
+
+    Raises:
+        ValueError: if an argument is out of its range.
     """
+    kappa = check_fraction("kappa", kappa, high=0.5, closed=True)
+    alpha = check_fraction("alpha", alpha)
     n, d = np.broadcast_arrays(num_samples, disagreements)
+    if not ((d >= 0) & (d <= n)).all():
+        raise ValueError(
+            "`disagreements` must lie in [0, num_samples]. "
+            f"Received: disagreements={disagreements}, num_samples={num_samples}"
+        )
     shape, n, d = n.shape, np.ravel(n), np.ravel(d)
 
     enough = log_threshold_below(kappa, alpha)

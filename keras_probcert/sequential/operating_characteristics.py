@@ -6,9 +6,11 @@ import numpy as np
 def operating_characteristics(certify, reject, agreement):
     """Decisions and expected samples of a test, exactly.
 
-    The state after n votes is the number d of disagreeing ones among streams
-    that go on. Each vote shifts it by one with probability 1 − agreement; what
-    crosses a boundary leaves. Nothing is simulated or cut off.
+    Votes agree or disagree with one given class, each with probability
+    `agreement` or 1 − `agreement`. The state after n votes is the number d of
+    disagreeing ones among streams that go on. Each vote shifts it by one with
+    probability 1 − agreement; what crosses a boundary leaves. Nothing is
+    simulated or cut off.
 
     Args:
         certify: int array of length `max_samples + 1`: certify after n votes if

@@ -35,7 +35,8 @@ class SequentialTest:
         max_samples: the horizon, votes a stream at the most. By default the
             least number (to two digits, rounded up) at which an agreement of
             `1 - 0.7 * kappa` is certified with probability at least 0.99 by
-            the votes at the horizon alone.
+            the votes at the horizon alone (for alpha above 0.05 a noticeable
+            share of such inputs has been rejected before).
 
     Raises:
         ValueError: if an argument is out of its range, or `max_samples` is too
@@ -107,7 +108,8 @@ class SequentialTest:
         n = np.arange(horizon + 1)
         certify = np.searchsorted(self.certify_times, n, side="right") - 1
 
-        # The label is the majority's, so at most n − 1 votes disagree with it.
+        # The label is the majority's, so at most n − 1 votes disagree with it
+        # (n, if no copy ever votes; those are rejected one vote later).
         d = np.arange(1, horizon)
         possible = self.rejects(np.full_like(d, horizon), d)
         d = d[: possible.argmax() + 1] if possible.any() else d
@@ -204,6 +206,10 @@ class SequentialTest:
 
     def operating_characteristics(self, agreement):
         """What the test does at a true agreement, exactly.
+
+        Votes are counted against the class whose agreement is given. A predictor
+        counts against the leading class, which is another one only early on, or
+        where the agreement is near or below ½.
 
         Args:
             agreement: the probability that a vote agrees, in [0, 1], or an

@@ -7,8 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_probcert import backend
-from keras_probcert.models import build, check_classifier, row_shape
+from keras_probcert import backend, models
 from keras_probcert.perturbations import LInf, Noise
 from keras_probcert.perturbations import get as get_perturbation
 from keras_probcert.validation import check_inputs, check_integer, check_number
@@ -90,7 +89,7 @@ class VarianceMinimizingModel(keras.Model):
         # The base casts for itself. Casting here would round the input before
         # the noise is added, and train around another input.
         super().__init__(autocast=False, **kwargs)
-        check_classifier(model)
+        models.check_classifier(model)
         self.base_model = model
         self.perturbation = (
             LInf(8 / 255) if perturbation is None else get_perturbation(perturbation)
@@ -106,13 +105,16 @@ class VarianceMinimizingModel(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.mean_tracker = keras.metrics.Mean(name="loss_mean")
         self.std_tracker = keras.metrics.Mean(name="loss_std")
-        self._perturbs = False
-        shape = row_shape(model)
+        # A counter: the replicas of a distribution strategy take turns inside.
+        self._perturbs = 0
+        self._units = None
+        shape = models.row_shape(model)
         if shape is not None:
             self.build((None, *shape))
 
     def build(self, input_shape):
-        build(self.base_model, input_shape)
+        models.build(self.base_model, input_shape)
+        self._units = models.output_units(self.base_model, tuple(input_shape)[1:])
         self.built = True
 
     def train_step(self, *args):
@@ -122,11 +124,11 @@ class VarianceMinimizingModel(keras.Model):
 
     @contextlib.contextmanager
     def _perturbing(self):
-        self._perturbs = True
+        self._perturbs += 1
         try:
             yield
         finally:
-            self._perturbs = False
+            self._perturbs -= 1
 
     def call(self, inputs, training=False):
         if not self._perturbs:
@@ -245,9 +247,10 @@ class VarianceMinimizingModel(keras.Model):
     def fit(self, x=None, y=None, *args, **kwargs):
         """Keras' `fit`, after a look at the data.
 
-        Inputs must be finite and inside `clip`, integer targets must be classes:
-        all of them in arrays, those of the first batch in a `tf.data.Dataset` or
-        `PyDataset`. Otherwise a ValueError says what was received.
+        Inputs must be finite and inside `clip`, targets must be classes: all of
+        them in arrays, those of the first batch in a `tf.data.Dataset` or
+        `PyDataset`; generators are not looked at. Otherwise a ValueError says what
+        was received.
         """
         if hasattr(x, "shape") and hasattr(x, "dtype"):
             self._check_batch(x, y)
@@ -258,20 +261,32 @@ class VarianceMinimizingModel(keras.Model):
                 self._check_batch(*batch[:2])
         return super().fit(x, y, *args, **kwargs)
 
+    def evaluate(self, x=None, *args, **kwargs):
+        """Keras' `evaluate`: the base model on clean inputs."""
+        _refuse_empty(x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """Keras' `predict`: the base model's outputs on clean inputs."""
+        _refuse_empty(x)
+        return super().predict(x, *args, **kwargs)
+
     def _check_batch(self, x, y=None):
         check_inputs(x, self.perturbation.clip)
         if y is None:
             raise ValueError("`y` must be given to train. Received: y=None")
         y = np.asarray(y)
-        outputs = getattr(self.base_model, "output_shape", (None,))[-1]
+        if not self.built:
+            self.build((None, *x.shape[1:]))
         sparse = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
         if len(y) != len(x):
             raise ValueError(
                 f"`y` must hold one target for each of the {len(x)} rows of x. "
                 f"Received: {len(y)}"
             )
-        classes = max(outputs, 2) if isinstance(outputs, int) else None
-        if sparse and classes and np.issubdtype(y.dtype, np.integer):
+        # With one unit, other targets than classes can be meant.
+        classes = max(self._units, 2)
+        if sparse and (self._units > 1 or np.issubdtype(y.dtype, np.integer)):
             if y.min() < 0 or y.max() >= classes:
                 raise ValueError(
                     f"`y` must hold classes 0 to {classes - 1}. "
@@ -297,6 +312,12 @@ class VarianceMinimizingModel(keras.Model):
                 config[name], custom_objects=custom_objects
             )
         return cls(**config)
+
+
+def _refuse_empty(x):
+    # Keras dies of it with an UnboundLocalError.
+    if getattr(x, "shape", (1,))[0] == 0:
+        raise ValueError("`x` must hold at least one row. Received: an empty batch")
 
 
 class _PerExample(keras.losses.Loss):

@@ -278,7 +278,9 @@ class Broken(keras.layers.Layer):
         self.bar = bar
 
     def call(self, x):
-        return ops.where(x[:, :1] > self.bar, np.nan, x * 0.0 + [1.0, 0.0])
+        return ops.where(
+            x[:, :1] > self.bar, np.nan, ops.concatenate([x * 0.0 + 1.0, x * 0.0], 1)
+        )
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], 2)
@@ -540,7 +542,16 @@ def test_bad_labels(y, message, image_model, image_batch):
 
 
 @pytest.mark.parametrize(
-    "seed", [-1, 1.5, True, np.zeros((3, 2), "int32"), np.zeros(8, "int32")]
+    "seed",
+    [
+        -1,
+        1.5,
+        True,
+        np.zeros((3, 2), "int32"),
+        np.zeros(8, "int32"),
+        np.random.default_rng(0).random((8, 2)),
+        np.full((8, 2), 2**40),
+    ],
 )
 def test_bad_seeds(seed, image_model, image_batch):
     certified = CertifiedPredictor(image_model, LInf(0.1), 0.1, 0.1, 200)

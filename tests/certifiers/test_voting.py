@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_probcert import Algorithm2Test, BetaMixtureTest, Decision
+from keras_probcert import Algorithm2Test, BetaMixtureTest, Decision, backend
 from keras_probcert.certifiers import voting
 
 
@@ -25,16 +25,16 @@ def replay(stream, test, num_classes):
 
 
 def run(streams, test, num_classes, num_slots, static, refused=None):
-    """`voting.vote` on given streams; also the copies it drew in each round."""
+    """`voting.vote` on given streams."""
+    if not static and backend.STATIC_SHAPES:
+        pytest.skip("every round has the same size on this backend")
     table = ops.convert_to_tensor(streams.astype("int32"))
     flat = ops.reshape(table, (-1,))
-    rounds = []
 
     def draw_votes(rows, first):
         index = first[:, None] + ops.arange(voting.COPIES_A_SLOT, dtype="int32")
         index = ops.minimum(index, streams.shape[1] - 1)
         index = rows[:, None] * streams.shape[1] + index
-        rounds.append(index.shape[0])
         return ops.take(flat, ops.reshape(index, (-1,)))
 
     if refused is None:
@@ -75,12 +75,12 @@ def test_refused_rows_get_no_vote():
     test = BetaMixtureTest(0.05, 0.05, 200)
     streams = random_streams(rng, 6, 200, 3)
     refused = np.array([True, False, False, True, True, False])
-    votes, samples, decision = run(streams, test, 3, 4, False, refused)
+    votes, samples, decision = run(streams, test, 3, 4, True, refused)
     assert (decision[refused] == Decision.REFUSED).all()
     assert (votes[refused] == 0).all() and (samples[refused] == 0).all()
     for row in np.flatnonzero(~refused):
         assert decision[row] == replay(streams[row], test, 3)[2]
-    _, _, decision = run(streams, test, 3, 4, False, np.ones(6, bool))
+    _, _, decision = run(streams, test, 3, 4, True, np.ones(6, bool))
     assert (decision == Decision.REFUSED).all()
 
 

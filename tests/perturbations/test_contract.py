@@ -242,7 +242,7 @@ def test_fill_value_must_lie_in_the_range(value):
 
 def test_fill_value_is_free_without_a_range():
     assert Translation(0.1, clip=None, fill_value=-3).fill_value == -3
-    with pytest.raises(ValueError, match="`fill_value` must be a finite.*=inf"):
+    with pytest.raises(ValueError, match="`fill_value` must be a finite number.*=inf"):
         Translation(0.1, clip=None, fill_value=float("inf"))
 
 
