@@ -52,6 +52,16 @@ def check_integer(name, value, least=1):
     return int(value)
 
 
+def check_floating(name, x):
+    """Checks that the array or tensor `x` has a floating-point dtype."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if "float" not in dtype:
+        raise ValueError(
+            f"`{name}` must have a floating-point dtype (cast integer images and "
+            f"scale them to the valid input range). Received: dtype={dtype}"
+        )
+
+
 def check_inputs(x, clip=None, shape=None, name="x"):
     """Checks a batch of inputs where its values can be seen.
 
@@ -71,12 +81,7 @@ def check_inputs(x, clip=None, shape=None, name="x"):
     """
     if not hasattr(x, "dtype"):
         x = np.asarray(x)
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    if "float" not in dtype:
-        raise ValueError(
-            f"`{name}` must have a floating-point dtype (cast integer images and "
-            f"scale them to the valid input range). Received: dtype={dtype}"
-        )
+    check_floating(name, x)
     received = tuple(x.shape)
     if len(received) < 2:
         raise ValueError(

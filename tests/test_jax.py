@@ -19,11 +19,18 @@ def test_everything_on_jax_with_tensorflow_blocked():
         "KERAS_PROBCERT_BLOCK": "tensorflow",
     }
     # The sequential tests are NumPy on every backend, and argument checks differ
-    # on none.
+    # on none; of the contract's tests only those that jit are JAX's own.
     perturbations = ("balls", "gaussian", "noise", "composition")
     folders = [
         *(str(HERE / name) for name in ("certifiers", "training")),
         *(str(HERE / "perturbations" / f"test_{name}.py") for name in perturbations),
+        *(
+            f"{HERE / 'perturbations' / 'test_contract.py'}::{name}"
+            for name in (
+                "test_same_copies_inside_jit",
+                "test_no_seed_is_refused_inside_jit",
+            )
+        ),
     ]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *folders],

@@ -10,7 +10,12 @@ from keras_probcert.certifiers.decision import Decision
 from keras_probcert.perturbations import Noise
 from keras_probcert.perturbations import get as get_perturbation
 from keras_probcert.seeds import resolve_seed, row_seeds
-from keras_probcert.validation import check_inputs, check_integer, check_labels
+from keras_probcert.validation import (
+    check_floating,
+    check_inputs,
+    check_integer,
+    check_labels,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_probcert")
@@ -188,7 +193,9 @@ class CertifiedPredictor(keras.Model):
         """
         if isinstance(inputs, dict):
             inputs, seed = inputs["inputs"], inputs["seed"]
-        x = ops.cast(check_inputs_in_graph(inputs), "float32")
+        x = ops.convert_to_tensor(inputs)
+        check_floating("inputs", x)
+        x = ops.cast(x, "float32")
         rows = x.shape[0] if x.shape[0] is not None else ops.shape(x)[0]
         if isinstance(seed, int):
             raise ValueError(
@@ -484,17 +491,6 @@ def _refuse_with_dataset(**arguments):
 def _is_array(x):
     """Whether `x` is a batch of rows, not a dataset or an iterable of them."""
     return hasattr(x, "__array__") or isinstance(x, (list, tuple))
-
-
-def check_inputs_in_graph(x):
-    """`x` with a floating-point dtype; its values are left to the graph."""
-    x = ops.convert_to_tensor(x)
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    if "float" not in dtype:
-        raise ValueError(
-            f"`inputs` must have a floating-point dtype. Received: dtype={dtype}"
-        )
-    return x
 
 
 def _resolve_test(test, kappa, alpha, max_samples):

@@ -137,7 +137,7 @@ class VarianceMinimizingModel(keras.Model):
 
     def _outputs_of_copies(self, x):
         """The base's outputs, `(rows * num_samples, …)`, copies of a row together."""
-        x = ops.cast(check_inputs(x, shape=None), "float32")[:, None]
+        x = ops.cast(check_inputs(x), "float32")[:, None]
         rows = ops.shape(x)[0]
         seeds = backend.split_seed(self.seed_generator.next(), rows)
 
