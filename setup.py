@@ -42,7 +42,8 @@ setup(
     install_requires=[
         "tensorflow>=2.20",
         "keras>=3.12",
-        "tensorflow-probability[tf]>=0.25",
+        "scipy>=1.11",
+    "tensorflow-probability[tf]>=0.25",
         "tensorflow-datasets>=4.9.10",
         # tensorflow-datasets imports it without declaring it.
         "importlib_resources",

@@ -16,17 +16,30 @@ from keras_probcert.perturbations import (
     Translation,
 )
 from keras_probcert.seeds import row_seeds
-from keras_probcert.sequential import Algorithm2Test, BetaMixtureTest, SequentialTest
+from keras_probcert.sequential import (
+    SPRT,
+    Algorithm2Test,
+    BetaMixtureTest,
+    BettingTest,
+    ClopperPearsonTest,
+    ExactTest,
+    SequentialTest,
+    UnionBoundTest,
+)
 from keras_probcert.training import VarianceMinimizingModel
 from keras_probcert.version import __version__
 
 __all__ = [
+    "SPRT",
     "Affine",
     "Algorithm2Test",
     "BetaMixtureTest",
+    "BettingTest",
     "CertifiedPredictor",
+    "ClopperPearsonTest",
     "Composition",
     "Decision",
+    "ExactTest",
     "Gaussian",
     "L0",
     "L1",
@@ -37,6 +50,7 @@ __all__ = [
     "Scale",
     "SequentialTest",
     "Translation",
+    "UnionBoundTest",
     "VarianceMinimizingModel",
     "__version__",
     "certifiers",

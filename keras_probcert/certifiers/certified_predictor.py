@@ -31,13 +31,14 @@ class CertifiedPredictor(keras.Model):
       with probability at least 1 − alpha. What is certified is the returned
       label; that it is chosen by the same votes is accounted for;
     - an input whose agreement is at least 1 − kappa is decided not robust with
-      probability at most alpha.
+      probability at most alpha (the test's beta).
 
     The promise is about draws from this perturbation's law around the given
     input, not about the worst point of the vicinity. Among many inputs, a
     fraction of up to alpha of those that miss the bar may still be certified.
 
-    What is not proven is not certified: a spent budget (undecided), a copy whose
+    What is not proven is not certified: a spent budget (undecided, or futile
+    before it is spent), a copy whose
     outputs are not all finite (it votes for no class), an input that is NaN or
     outside the perturbation's `clip` (`predict` raises; inside a graph the row
     is refused).
@@ -55,7 +56,7 @@ class CertifiedPredictor(keras.Model):
             least 0.99, unless it was rejected before (see `SequentialTest`):
             37,000 at kappa = alpha = 0.01.
         test: a `SequentialTest` class, called with the three values above, or an
-            instance, which brings its own; `BetaMixtureTest` by default.
+            instance, which brings its own; `ExactTest` by default.
         forward_batch_size: perturbed copies a forward pass, a multiple of 16;
             2048 by default. It bounds memory and changes no result.
         from_logits: for a base with a single unit: whether it gives a logit (the
@@ -222,7 +223,7 @@ class CertifiedPredictor(keras.Model):
             self.forward_batch_size // voting.COPIES_A_SLOT,
             static_shapes=bool(self.jit_compile) or backend.STATIC_SHAPES,
         )
-        lower, upper = voting.bounds(votes, num_samples, decision, self.test)
+        lower, upper, p_value = voting.bounds(votes, num_samples, decision, self.test)
         return {
             "label": voting.labels(votes),
             "decision": decision,
@@ -231,6 +232,7 @@ class CertifiedPredictor(keras.Model):
             "votes": votes,
             "lower_bound": lower,
             "upper_bound": upper,
+            "p_value": p_value,
         }
 
     def compute_output_spec(self, inputs, seed=None):
@@ -246,6 +248,7 @@ class CertifiedPredictor(keras.Model):
             "votes": keras.KerasTensor((*row, self._num_classes), "int32"),
             "lower_bound": keras.KerasTensor(row, "float32"),
             "upper_bound": keras.KerasTensor(row, "float32"),
+            "p_value": keras.KerasTensor(row, "float32"),
         }
 
     def predict(
@@ -276,10 +279,12 @@ class CertifiedPredictor(keras.Model):
             - `num_samples`: int32 `(rows,)`, votes taken;
             - `votes`: int32 `(rows, classes)`;
             - `lower_bound`, `upper_bound`: float32 `(rows,)`, bounds on the
-              agreement, each with probability at least 1 − alpha, whatever made
-              the row stop. With the default test a row is certified exactly when
-              `lower_bound > 1 − kappa`; `Algorithm2Test` may certify without
-              such a proof.
+              agreement that hold with probability at least 1 − alpha and
+              1 − beta. With a test that holds alpha, a row is certified exactly
+              when `lower_bound > 1 − kappa`; `Algorithm2Test` may certify
+              without such a proof. 0 where nothing above ½ is shown;
+            - `p_value`: float32 `(rows,)`, for the null hypothesis that the
+              agreement is at most 1 − kappa; at most alpha where certified.
 
         Raises:
             ValueError: if `x` is empty, has no floating-point dtype, another
@@ -333,6 +338,7 @@ class CertifiedPredictor(keras.Model):
             - `certified_robustness_rate`: the row is certified;
             - `certified_robust_accuracy`: it is certified, and its label right;
             - `undecided_rate`: the budget was spent without a decision;
+            - `futile_rate`: it could not have been certified within the budget;
             - `mean_num_samples`: votes a row.
 
         Raises:
@@ -365,6 +371,7 @@ class CertifiedPredictor(keras.Model):
             "certified_robustness_rate": certified,
             "certified_robust_accuracy": certified & (results["label"] == y),
             "undecided_rate": results["decision"] == Decision.UNDECIDED,
+            "futile_rate": results["decision"] == Decision.FUTILE,
             "mean_num_samples": results["num_samples"],
         }
         values = {
@@ -495,7 +502,7 @@ def _is_array(x):
 
 def _resolve_test(test, kappa, alpha, max_samples):
     if test is None:
-        test = sequential.BetaMixtureTest
+        test = sequential.ExactTest
     if isinstance(test, type) and issubclass(test, sequential.SequentialTest):
         return test(
             0.01 if kappa is None else kappa,

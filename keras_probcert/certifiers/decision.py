@@ -26,3 +26,6 @@ class Decision(enum.IntEnum):
 
     REFUSED = 3
     """The input was NaN, infinite or outside the valid range: nothing was asked."""
+
+    FUTILE = 4
+    """No number of further votes, up to the horizon, could certify any more."""

@@ -46,21 +46,28 @@ def export(certified, filepath, invalid="error"):
     clip = certified.perturbation.clip
     where = "" if clip is None else f" and lie in [{clip[0]:g}, {clip[1]:g}]"
 
+    inputs = tf.TensorSpec((None, *shape), tf.float32, name="inputs")
+    seed = tf.TensorSpec((None, 2), tf.int32, name="seed")
+
     def check(x):
+        # A runtime does not hold requests to the signature, and a row of another
+        # shape may broadcast against its noise.
+        x = tf.ensure_shape(x, inputs.shape)
         valid = voting.row_is_valid(x, clip)
         if invalid == "error":
             tf.debugging.Assert(
                 tf.logical_and(tf.reduce_all(valid), tf.shape(x)[0] > 0),
                 [f"inputs must hold at least one row, be finite{where}"],
             )
-        return valid
+        return x, valid
 
     def serving_default(inputs):
-        check(inputs)
+        inputs, _ = check(inputs)
         return certified(inputs)
 
     def seeded(inputs, seed):
-        check(inputs)
+        inputs, _ = check(inputs)
+        seed = tf.ensure_shape(seed, (None, 2))
         # Too many seeds would pass, and a GPU reads zeros past the end of too few.
         one_each = tf.debugging.Assert(
             tf.equal(tf.shape(seed)[0], tf.shape(inputs)[0]),
@@ -70,14 +77,13 @@ def export(certified, filepath, invalid="error"):
             return certified(inputs, seed=tf.identity(seed))
 
     def base(inputs):
-        valid = check(inputs)
+        inputs, valid = check(inputs)
         outputs = certified.base_model(inputs, training=False)
         return {"outputs": tf.where(valid[:, None], outputs, float("nan"))}
 
-    inputs = tf.TensorSpec((None, *shape), tf.float32, name="inputs")
-    seed = tf.TensorSpec((None, 2), tf.int32, name="seed")
     archive = keras.export.ExportArchive()
-    archive.track(certified)
+    # All variables are the base's; the predictor itself would add a signature.
+    archive.track(certified.base_model)
     # XLA drops assertions and cannot draw fresh seeds.
     jit_compile, certified.jit_compile = certified.jit_compile, False
     try:

@@ -8,6 +8,7 @@ crossing of a boundary decides; votes after it are discarded. So neither the
 decision nor its number of samples depends on the other rows.
 """
 
+import numpy as np
 from keras import ops
 
 from keras_probcert import backend
@@ -34,20 +35,25 @@ def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
         `(votes, num_samples, decision)`: int32 `(rows, num_classes)`, int32
         `(rows,)`, int32 `(rows,)`.
     """
-    certify, reject = (ops.convert_to_tensor(b) for b in test.boundaries())
-    certify_times = ops.convert_to_tensor(test.certify_times)
-    horizon = test.max_samples
+    # By disagreements: certified from, rejected until; the last entry is for all
+    # that have more.
+    horizon, hopeless = test.max_samples, len(test.certify_times)
+    certify_times, reject_until = (
+        ops.convert_to_tensor(np.append(times, beyond).astype("int32"))
+        for times, beyond in (
+            (test.certify_times, horizon + 1),
+            (test.reject_until, horizon),
+        )
+    )
     num_rows = ops.shape(refused)[0]
+
+    def at(times, disagreements):
+        return ops.take(times, ops.minimum(disagreements, times.shape[0] - 1))
 
     def slots_needed(votes, num_samples):
         """Slots a row needs at the most before it is certified or given up."""
         disagreements = num_samples - ops.max(votes, axis=1)
-        last = certify_times.shape[0] - 1
-        goal = ops.where(
-            disagreements <= last,
-            ops.take(certify_times, ops.minimum(disagreements, last)),
-            horizon,
-        )
+        goal = ops.minimum(at(certify_times, disagreements), horizon)
         missing = ops.maximum(goal - num_samples, 1)
         return (missing + COPIES_A_SLOT - 1) // COPIES_A_SLOT
 
@@ -91,10 +97,11 @@ def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
         running = running[1:] + ops.take(before, owner, axis=0)
         drawn = ops.take(samples_before - starts * COPIES_A_SLOT, owner) + position + 1
         disagreements = drawn - ops.max(running, axis=1)
-        look = ops.minimum(drawn, horizon)
-        robust = disagreements <= ops.take(certify, look)
-        not_robust = disagreements >= ops.take(reject, look)
+        robust = drawn >= at(certify_times, disagreements)
+        not_robust = drawn <= at(reject_until, disagreements)
         stops = robust | not_robust | (drawn >= horizon)
+        futile = ops.logical_and(test.futile, disagreements >= hopeless)
+        stops = stops | futile
 
         # Each owner's first stop, or the last of its votes.
         end = ops.shape(classes)[0]
@@ -110,7 +117,11 @@ def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
             ops.where(
                 ops.take(not_robust, final),
                 int(Decision.NOT_ROBUST),
-                int(Decision.UNDECIDED),
+                ops.where(
+                    ops.take(futile, final),
+                    int(Decision.FUTILE),
+                    int(Decision.UNDECIDED),
+                ),
             ),
         )
         # Owners without a slot keep what they have.
@@ -175,23 +186,27 @@ def labels(votes):
 
 
 def bounds(votes, num_samples, decision, test):
-    """The confidence bounds on each row's agreement, float32 `(rows,)` twice."""
-    certified, rejected, undecided = (
-        ops.convert_to_tensor(t) for t in test.stop_bounds
-    )
+    """Bounds on each row's agreement and its p-value, float32 `(rows,)` thrice."""
+    table = test.stop_bounds
     disagreements = num_samples - ops.max(votes, axis=1)
-    table = ops.where(
-        (decision == int(Decision.ROBUST))[:, None],
-        ops.take(certified, num_samples, axis=0),
-        ops.where(
-            (decision == int(Decision.NOT_ROBUST))[:, None],
-            ops.take(rejected, num_samples, axis=0),
-            ops.take(undecided, disagreements, axis=0),
-        ),
+    stage = ops.searchsorted(
+        ops.convert_to_tensor(table.stopped_by), num_samples, side="left"
     )
-    nothing = ops.convert_to_tensor([0.0, 1.0], dtype="float32")
-    table = ops.where((decision == int(Decision.REFUSED))[:, None], nothing, table)
-    return table[:, 0], table[:, 1]
+
+    def of(rows, place):
+        place = ops.clip(place, 0, len(rows) - 1)
+        return ops.take(ops.convert_to_tensor(rows), place, axis=0)
+
+    def where(which, those, others):
+        return ops.where((decision == int(which))[:, None], those, others)
+
+    nothing = ops.convert_to_tensor([0.0, 1.0, 1.0], dtype="float32")
+    result = of(table.stopped, ops.cast(stage, "int32"))
+    undecided = of(table.undecided, disagreements - len(table.certified))
+    result = where(Decision.UNDECIDED, undecided, result)
+    result = where(Decision.ROBUST, of(table.certified, disagreements), result)
+    result = where(Decision.REFUSED, nothing, result)
+    return result[:, 0], result[:, 1], result[:, 2]
 
 
 def classes_from_outputs(outputs, threshold=None):

@@ -2,16 +2,27 @@
 
 from keras_probcert.sequential.algorithm2 import Algorithm2Test
 from keras_probcert.sequential.beta_mixture import BetaMixtureTest
-from keras_probcert.sequential.confidence_sequence import confidence_bounds
+from keras_probcert.sequential.betting import BettingTest
+from keras_probcert.sequential.clopper_pearson import ClopperPearsonTest
+from keras_probcert.sequential.evidence import confidence_sequence, e_value
+from keras_probcert.sequential.exact_test import ExactTest
 from keras_probcert.sequential.operating_characteristics import (
     operating_characteristics,
 )
 from keras_probcert.sequential.sequential_test import SequentialTest
+from keras_probcert.sequential.sprt import SPRT
+from keras_probcert.sequential.union_bound import UnionBoundTest
 
 __all__ = [
+    "SPRT",
     "Algorithm2Test",
     "BetaMixtureTest",
+    "BettingTest",
+    "ClopperPearsonTest",
+    "ExactTest",
     "SequentialTest",
-    "confidence_bounds",
+    "UnionBoundTest",
+    "confidence_sequence",
+    "e_value",
     "operating_characteristics",
 ]

@@ -15,7 +15,7 @@ class Algorithm2Test(SequentialTest):
     than alpha: at kappa = alpha = 0.01 an input whose agreement is exactly
     1 − kappa is certified with probability 0.102 within 30,000 samples, and with
     more the longer the horizon. `operating_characteristics` gives the true
-    error at any setting; use `BetaMixtureTest` for a certificate.
+    error at any setting; use `ExactTest` for a certificate.
 
     A class's count starts at 1 when the class is first seen (the pseudo-code
     starts it at 0, which would raise the error above to 0.174).
@@ -26,6 +26,7 @@ class Algorithm2Test(SequentialTest):
         alpha: the level of each single look, in (0, 1); 0.01 by default.
         max_samples: the horizon (the paper has none); the default is that of
             `SequentialTest`.
+        beta, futile: see `SequentialTest`.
 
     Raises:
         ValueError: if an argument is out of its range, or `max_samples` is too
@@ -51,7 +52,7 @@ class Algorithm2Test(SequentialTest):
     def rejects(self, num_samples, disagreements):
         # p_left: P(at least this many disagree) at agreement 1 − kappa.
         n, d = np.broadcast_arrays(num_samples, disagreements)
-        return 1.0 - self._tail(n, d - 1) < self.alpha
+        return 1.0 - self._tail(n, d - 1) < self.beta
 
     def _tail(self, n, d):
         """P(at most d of n votes disagree) at agreement 1 − kappa."""

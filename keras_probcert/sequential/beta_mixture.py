@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from keras_probcert.sequential.confidence_sequence import (
+from keras_probcert.sequential.evidence import (
     log_evidence_above,
     log_evidence_below,
     log_threshold_below,
@@ -21,13 +21,15 @@ class BetaMixtureTest(SequentialTest):
     whichever looks are skipped. If some class has a probability of at least
     1 − kappa, a stream is rejected with probability at most alpha. (By Ville's
     inequality; the derivation, the label's choice included, stands in
-    `keras_probcert.sequential.confidence_sequence`.)
+    `keras_probcert.sequential.evidence`.)
 
     Args:
         kappa: the tolerated fraction of disagreeing perturbations, in (0, ½];
             0.01 by default.
         alpha: the significance level, in (0, 1); 0.01 by default.
-        max_samples: the horizon; the default is that of `SequentialTest`.
+        max_samples: the horizon; the default is that of
+            `SequentialTest`.
+        beta, futile: see `SequentialTest`.
 
     Raises:
         ValueError: if an argument is out of its range, or `max_samples` is too
@@ -55,4 +57,4 @@ class BetaMixtureTest(SequentialTest):
 
     def rejects(self, num_samples, disagreements):
         evidence = log_evidence_above(num_samples, disagreements, self.kappa)
-        return evidence >= -math.log(self.alpha)
+        return evidence >= -math.log(self.beta)

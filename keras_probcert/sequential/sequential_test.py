@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 
-from keras_probcert.sequential import confidence_sequence
 from keras_probcert.sequential.operating_characteristics import (
     operating_characteristics,
+    summary,
 )
+from keras_probcert.sequential.stagewise import StopBounds
 from keras_probcert.validation import check_fraction, check_integer
 
 LARGEST_HORIZON = 10**7
@@ -19,13 +20,17 @@ class SequentialTest:
 
     After n votes, d of them against the leading class, the test may certify
     (the agreement is above 1 − kappa), reject (it is below), or go on. The
-    first crossing decides; after `max_samples` votes the stream is undecided.
+    first crossing decides. A stream that can no longer be certified, because it
+    has more disagreements than `certify` allows at the horizon, may be stopped
+    as futile; rejecting wins at the same n. After `max_samples` votes a stream
+    is undecided.
 
-    Subclasses say when in `certifies(n, d)` and `rejects(n, d)`. Both must be
-    monotone: what certifies at (n, d) also certifies with fewer disagreements
-    or with more agreeing votes, and the mirror image for rejecting. Then the
-    test is two nondecreasing integer arrays, computed once on the host in
-    float64, and a device need only compare integers.
+    A test is two nondecreasing integer arrays, computed once on the host in
+    float64, and a device need only compare integers. Subclasses say in
+    `certifies(n, d)` and `rejects(n, d)` what stops. Both must be monotone: what
+    certifies at (n, d) also certifies with fewer disagreements or with more
+    agreeing votes, and the mirror image for rejecting. Or they give
+    `_certify_times()` and `_reject_until()` themselves.
 
     Args:
         kappa: the tolerated fraction of disagreeing perturbations, in (0, ½]:
@@ -37,21 +42,35 @@ class SequentialTest:
             `1 - 0.7 * kappa` is certified with probability at least 0.99 by
             the votes at the horizon alone (for alpha above 0.05 a noticeable
             share of such inputs has been rejected before).
+        beta: the level of rejecting, in (0, 1); alpha by default.
+        futile: whether to stop a stream that can no longer be certified, `True`
+            by default. It changes no certificate: certifying gets no credit.
 
     Raises:
         ValueError: if an argument is out of its range, or `max_samples` is too
             small to certify even unanimous votes.
     """
 
-    def __init__(self, kappa=0.01, alpha=0.01, max_samples=None):
+    def __init__(
+        self, kappa=0.01, alpha=0.01, max_samples=None, beta=None, futile=True
+    ):
         self.kappa = check_fraction("kappa", kappa, high=0.5, closed=True)
         self.alpha = check_fraction("alpha", alpha)
+        self.beta = self.alpha if beta is None else check_fraction("beta", beta)
+        if not isinstance(futile, bool):
+            raise ValueError(f"`futile` must be True or False. Received: {futile!r}")
+        self.futile = futile
         if max_samples is None:
             max_samples = self._default_horizon()
         self.max_samples = check_integer("max_samples", max_samples)
-        if not self.certifies(np.array([self.max_samples]), np.array([0]))[0]:
+        if self.max_samples > LARGEST_HORIZON:
             raise ValueError(
-                f"`max_samples` must be at least {self.min_samples}, the number of "
+                f"`max_samples` must be at most {LARGEST_HORIZON}. "
+                f"Received: max_samples={max_samples}"
+            )
+        if self.max_samples < self._least_horizon:
+            raise ValueError(
+                f"`max_samples` must be at least {self._least_horizon}, the number of "
                 "unanimous votes this test needs to certify at "
                 f"kappa={self.kappa}, alpha={self.alpha}. "
                 f"Received: max_samples={max_samples}"
@@ -66,9 +85,14 @@ class SequentialTest:
         raise NotImplementedError
 
     @functools.cached_property
+    def _least_horizon(self):
+        """The least horizon at which unanimous votes certify."""
+        return int(self._first_certified(np.array([0]), LARGEST_HORIZON * 100)[0])
+
+    @property
     def min_samples(self):
         """The number of unanimous votes that certify."""
-        return int(self._first_certified(np.array([0]), LARGEST_HORIZON * 100)[0])
+        return int(self.certify_times[0])
 
     @functools.cached_property
     def certify_times(self):
@@ -76,13 +100,42 @@ class SequentialTest:
 
         An int32 array, as long as certifying is possible by `max_samples`.
         """
+        return _frozen(np.maximum.accumulate(self._certify_times()))
+
+    @functools.cached_property
+    def reject_until(self):
+        """For d = 0, 1, …: the last n that rejects with d disagreements, or 0.
+
+        An int32 array; more disagreements than its length always reject.
+        """
+        until = np.maximum.accumulate(self._reject_until())
+        shared = min(len(until), len(self.certify_times))
+        if (until[:shared] >= self.certify_times[:shared]).any() or shared < len(
+            self.certify_times
+        ):
+            raise ValueError(
+                f"{type(self).__name__} would both certify and reject at "
+                f"kappa={self.kappa}, alpha={self.alpha}"
+            )
+        return _frozen(until)
+
+    def _certify_times(self):
         most = _largest(
             lambda d: self.certifies(np.full_like(d, self.max_samples), d),
             np.array([0]),
             np.array([self.max_samples]),
         )[0]
-        times = self._first_certified(np.arange(most + 1), self.max_samples)
-        return np.maximum.accumulate(times).astype(np.int32)
+        return self._first_certified(np.arange(most + 1), self.max_samples)
+
+    def _reject_until(self):
+        # The label is the majority's, so at most n − 1 votes disagree with it
+        # (n, if no copy ever votes; those are rejected one vote later).
+        horizon = self.max_samples
+        d = np.arange(horizon)
+        possible = self.rejects(np.full_like(d, horizon), d)
+        d = d[: possible.argmax()] if possible.any() else d
+        last = _largest(lambda n: self.rejects(n, d), d + 1, np.full_like(d, horizon))
+        return np.where(self.rejects(d + 1, d), last, 0)
 
     def boundaries(self):
         """The two boundaries the test is.
@@ -93,9 +146,12 @@ class SequentialTest:
             disagreeing votes are at most `certify[n]` (−1: never), reject if
             they are at least `reject[n]` (larger than n: never).
 
+        Raises:
+            ValueError: if the boundaries overlap.
+
         Example:
 
-        >>> test = BetaMixtureTest(kappa=0.05, alpha=0.05, max_samples=2000)
+        >>> test = ExactTest(kappa=0.05, alpha=0.05, max_samples=2000)
         >>> certify, reject = test.boundaries()
         >>> bool(certify[test.min_samples] == 0)
         True
@@ -104,135 +160,77 @@ class SequentialTest:
 
     @functools.cached_property
     def _boundaries(self):
-        horizon = self.max_samples
-        n = np.arange(horizon + 1)
+        n = np.arange(self.max_samples + 1)
         certify = np.searchsorted(self.certify_times, n, side="right") - 1
-
-        # The label is the majority's, so at most n − 1 votes disagree with it
-        # (n, if no copy ever votes; those are rejected one vote later).
-        d = np.arange(1, horizon)
-        possible = self.rejects(np.full_like(d, horizon), d)
-        d = d[: possible.argmax() + 1] if possible.any() else d
-        last = _largest(lambda m: self.rejects(m, d), d + 1, np.full_like(d, horizon))
-        last = np.where(self.rejects(d + 1, d), last, 0)
-        last = np.maximum.accumulate(last)
-        place = np.searchsorted(last, n, side="left")
-        reject = np.append(d, horizon + 1)[place]
-        if not (certify < reject).all():
-            raise ValueError(
-                f"{type(self).__name__} would both certify and reject at "
-                f"kappa={self.kappa}, alpha={self.alpha}"
-            )
-        boundaries = certify.astype(np.int32), reject.astype(np.int32)
-        for boundary in boundaries:
-            boundary.setflags(write=False)
-        return boundaries
-
-    def confidence_bounds(self, num_samples, disagreements):
-        """Bounds on the agreement from (n, d), whatever made the stream stop.
-
-        Each holds with probability at least 1 − alpha at every stopping rule;
-        see `confidence_sequence.confidence_bounds`.
-
-        Args:
-            num_samples: int array, n.
-            disagreements: int array, d.
-
-        Returns:
-            `(lower, upper)`, float64 arrays. `lower` is 0 where it would not
-            exceed min(1 − kappa, ¾).
-        """
-        return confidence_sequence.confidence_bounds(
-            num_samples, disagreements, self.kappa, self.alpha
-        )
+        reject = np.maximum(np.searchsorted(self.reject_until, n, side="left"), 1)
+        return _frozen(certify), _frozen(reject)
 
     @functools.cached_property
     def stop_bounds(self):
-        """The bounds on the agreement at every way a stream can stop.
+        """Bounds on the agreement and p-values at every way a stream can stop.
 
-        A stream is certified at n with `certify[n]` disagreements, rejected at
-        n with `reject[n]`, or undecided at the horizon with d of them, so three
-        tables hold all of `confidence_bounds` that a device needs.
-
-        Returns:
-            `(certified, rejected, undecided)`, float32 arrays of shape
-            `(max_samples + 1, 2)`: lower and upper bound, by n, n and d. They
-            are rounded outward, except that a lower bound above 1 − kappa stays
-            above it.
+        See `keras_probcert.sequential.stagewise.StopBounds`.
         """
-        certify, reject = self.boundaries()
-        horizon = self.max_samples
-        n = np.arange(horizon + 1)
+        return StopBounds(self)
 
-        # What certifies crosses where the boundary steps.
-        times = self.certify_times
-
-        # Rejecting is possible at almost every n. Evaluate on a grid that holds
-        # both ends of each step of the boundary, and round outward on it: the
-        # upper bound of the next grid point, the lower bound of the last one.
-        step = np.flatnonzero(np.diff(reject)) + 1
-        count = int(math.log(horizon) / math.log(1.02)) + 1
-        grid = np.concatenate(
-            [n[1:256], 1.02 ** np.arange(count), step, step - 1, [horizon]]
-        )
-        grid = np.unique(np.clip(grid.astype(np.int64), 1, horizon))
-
-        # At the horizon the disagreements lie between the boundaries.
-        last = np.arange(certify[-1] + 1, min(reject[-1], horizon + 1))
-
-        samples = np.concatenate([times, grid, np.full_like(last, horizon)])
-        disagreements = np.concatenate(
-            [np.arange(len(times)), np.minimum(reject[grid], grid), last]
-        )
-        at_times, at_grid, at_last = np.split(
-            self._rounded_bounds(samples, disagreements),
-            [len(times), len(times) + len(grid)],
-        )
-        certified = at_times[np.maximum(certify, 0)]
-        after = np.searchsorted(grid, n, side="left")
-        before = np.maximum(np.searchsorted(grid, n, side="right") - 1, 0)
-        rejected = np.stack([at_grid[before, 0], at_grid[after, 1]], axis=1)
-        undecided = np.tile(np.float32([0, 1]), (horizon + 1, 1))
-        undecided[last] = at_last
-        return certified, rejected, undecided
-
-    def _rounded_bounds(self, num_samples, disagreements):
-        lower, upper = self.confidence_bounds(num_samples, disagreements)
-        rounded = np.nextafter(lower.astype(np.float32), np.float32(0))
-        least = np.nextafter(np.float32(1 - self.kappa), np.float32(1))
-        lower = np.where(lower > 1 - self.kappa, np.maximum(rounded, least), rounded)
-        upper = np.nextafter(upper.astype(np.float32), np.float32(1))
-        return np.stack([lower, upper], axis=1)
-
-    def operating_characteristics(self, agreement):
+    def operating_characteristics(
+        self, agreement=None, futile=None, quantiles=(), class_probabilities=None
+    ):
         """What the test does at a true agreement, exactly.
 
         Votes are counted against the class whose agreement is given. A predictor
         counts against the leading class, which is another one only early on, or
-        where the agreement is near or below ½.
+        where the agreement is near or below ½; `class_probabilities` is for that.
 
         Args:
-            agreement: the probability that a vote agrees, in [0, 1], or an
-                array of them.
+            agreement: the probability that a vote agrees, in [0, 1], or an array
+                of them.
+            futile: whether streams stop as futile; as the test does by default.
+            quantiles: probabilities in (0, 1) whose quantiles of the number of
+                samples are wanted.
+            class_probabilities: the probabilities of all classes, in place of
+                `agreement`.
 
         Returns:
-            A dict of floats, or of float64 arrays: `certify`, `reject` and
-            `undecided`, the probabilities of the three decisions, and
-            `expected_samples`.
+            A dict of floats, or of float64 arrays: `certify`, `reject`,
+            `futile` and `undecided`, the probabilities of the decisions,
+            `expected_samples`, and with `quantiles` `sample_quantiles`, with
+            one more axis.
+
+        Raises:
+            ValueError: if an agreement or a quantile is out of its range.
 
         Example:
 
-        >>> test = BetaMixtureTest(kappa=0.05, alpha=0.05, max_samples=2000)
+        >>> test = ExactTest(kappa=0.05, alpha=0.05, max_samples=2000)
         >>> test.operating_characteristics(0.95)["certify"] <= 0.05
         True
         """
-        return operating_characteristics(*self.boundaries(), agreement)
+        futile = self.futile if futile is None else futile
+        return operating_characteristics(
+            *self.boundaries(), agreement, futile, quantiles, class_probabilities
+        )
+
+    def summary(self, agreements=None, print_fn=None):
+        """Prints the operating characteristics as a table.
+
+        Args:
+            agreements: true agreements in [0, 1]; by default a spread around
+                1 − kappa.
+            print_fn: what prints the text, `print` by default.
+        """
+        if agreements is None:
+            odds = np.array([0, 0.01, 0.1, 0.3, 0.5, 0.7, 1, 1.3, 2, 5, 10])
+            agreements = 1 - np.minimum(odds * self.kappa, 1)
+        (print_fn or print)(summary(self, agreements))
 
     def get_config(self):
         return {
             "kappa": self.kappa,
             "alpha": self.alpha,
             "max_samples": self.max_samples,
+            "beta": self.beta,
+            "futile": self.futile,
         }
 
     @classmethod
@@ -256,7 +254,7 @@ class SequentialTest:
         # Imported here because it is slow and only this line needs it.
         from tensorflow_probability.substrates import numpy as tfp
 
-        least = int(self._first_certified(np.array([0]), LARGEST_HORIZON * 100)[0])
+        least = self._least_horizon
         steps = int(math.log(max(LARGEST_HORIZON / least, 2)) / math.log(1.05)) + 1
         horizons = (least * 1.05 ** np.arange(steps)).astype(np.int64)
         allowed = _largest(
@@ -293,3 +291,9 @@ def _largest(holds, low, high):
         yes = holds(middle)
         low, high = np.where(yes, middle, low), np.where(yes, high, middle - 1)
     return low
+
+
+def _frozen(array):
+    array = np.asarray(array).astype(np.int32)
+    array.setflags(write=False)
+    return array

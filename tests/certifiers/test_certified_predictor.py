@@ -8,9 +8,9 @@ from keras import layers, ops
 
 from keras_probcert import (
     Algorithm2Test,
-    BetaMixtureTest,
     CertifiedPredictor,
     Decision,
+    ExactTest,
     LInf,
     Rotation,
     VarianceMinimizingModel,
@@ -117,6 +117,7 @@ def test_unanimous_inputs_are_all_certified():
     assert (result["label"] == 1).all()
     assert (result["num_samples"] == certified.test.min_samples).all()
     assert (result["lower_bound"] > 0.95).all()
+    assert (result["p_value"] < 0.05).all()
 
 
 def test_bounds_hold_the_agreement():
@@ -132,6 +133,7 @@ def test_bounds_hold_the_agreement():
         assert missed.sum() <= scipy.stats.binom.isf(1e-7, 2_000, 0.05)
     robust = result["decision"] == Decision.ROBUST
     np.testing.assert_array_equal(robust, result["lower_bound"] > 1 - 0.05)
+    np.testing.assert_array_equal(robust, result["p_value"] <= 0.05)
     assert (result["lower_bound"] <= result["upper_bound"]).all()
 
 
@@ -193,6 +195,7 @@ def test_evaluate(image_model, image_batch):
         "certified_robustness_rate": result["certified"],
         "certified_robust_accuracy": result["certified"] & (result["label"] == y),
         "undecided_rate": result["decision"] == Decision.UNDECIDED,
+        "futile_rate": result["decision"] == Decision.FUTILE,
         "mean_num_samples": result["num_samples"],
     }
     for weights in (None, weight):
@@ -306,7 +309,8 @@ def test_some_nan_outputs_count_against():
     inputs = keras.Input((1,))
     model = keras.Model(inputs, Broken(0.97)(inputs))
     for kappa, decision in ((0.1, Decision.ROBUST), (0.01, Decision.NOT_ROBUST)):
-        certified = CertifiedPredictor(model, LInf(0.5), kappa, 0.01, 3000)
+        test = ExactTest(kappa, 0.01, 3000, futile=False)
+        certified = CertifiedPredictor(model, LInf(0.5), test=test)
         result = certified.predict(centre(5), seed=0, verbose=0)
         assert (result["decision"] == decision).all()
     assert (result["num_samples"] > result["votes"].sum(axis=1)).all()
@@ -384,15 +388,13 @@ def test_save_and_load(base, image_model, image_batch, tmp_path):
     base = image_model if base is None else base()
     model = VarianceMinimizingModel(base, LInf(0.02))
     certified = CertifiedPredictor(
-        model, test=BetaMixtureTest(0.1, 0.05, 300), forward_batch_size=64
+        model, test=ExactTest(0.1, 0.05, 300, beta=0.1), forward_batch_size=64
     )
     assert certified.perturbation is model.perturbation
     before = certified.predict(x, seed=0, verbose=0)
     certified.save(tmp_path / "certified.keras")
     loaded = keras.saving.load_model(tmp_path / "certified.keras")
-    assert (
-        repr(loaded.test) == "BetaMixtureTest(kappa=0.1, alpha=0.05, max_samples=300)"
-    )
+    assert repr(loaded.test) == repr(certified.test)
     assert repr(loaded.perturbation) == repr(model.perturbation)
     same(before, loaded.predict(x, seed=0, verbose=0))
     certified.summary(print_fn=lambda *_, **__: None)
@@ -427,11 +429,12 @@ def test_the_test_in_use(image_model):
     certified = CertifiedPredictor(image_model, perturbation)
     assert (certified.kappa, certified.alpha) == (0.01, 0.01)
     assert certified.max_samples == 37_000
-    assert isinstance(certified.test, BetaMixtureTest)
+    assert isinstance(certified.test, ExactTest)
     paper = CertifiedPredictor(
         image_model, perturbation, 0.05, 0.02, 999, test=Algorithm2Test
     )
-    assert repr(paper.test) == "Algorithm2Test(kappa=0.05, alpha=0.02, max_samples=999)"
+    assert isinstance(paper.test, Algorithm2Test)
+    assert (paper.kappa, paper.alpha, paper.max_samples) == (0.05, 0.02, 999)
     assert CertifiedPredictor(image_model, perturbation, test=paper.test).kappa == 0.05
     with pytest.raises(ValueError, match="`kappa` must be that of `test`, 0.05"):
         CertifiedPredictor(image_model, perturbation, kappa=0.1, test=paper.test)
@@ -471,7 +474,7 @@ class TwoOutputs(keras.Model):
         ({"alpha": 0.0}, "`alpha`.*alpha=0.0"),
         ({"alpha": 1.0}, "`alpha`.*alpha=1.0"),
         ({"alpha": "0.1"}, "`alpha`.*alpha=0.1"),
-        ({"max_samples": 543}, "`max_samples` must be at least 544.*max_samples=543"),
+        ({"max_samples": 458}, "`max_samples` must be at least 459.*max_samples=458"),
         ({"max_samples": -1}, "`max_samples`.*max_samples=-1"),
         ({"test": 3}, "`test` must be a SequentialTest.*3"),
         ({"perturbation": None}, "`perturbation` must be given"),

@@ -34,6 +34,7 @@ CERTIFICATE = {
     "votes": (tf.int32, [3]),
     "lower_bound": (tf.float32, []),
     "upper_bound": (tf.float32, []),
+    "p_value": (tf.float32, []),
 }
 
 
@@ -119,7 +120,7 @@ def assert_rows_equal(answer, expected, rows=slice(None)):
 def test_seeded_equals_predict(predictor, whole, x):
     # Else agreement would say little.
     assert set(whole["decision"]) == {
-        Decision.UNDECIDED,
+        Decision.FUTILE,
         Decision.ROBUST,
         Decision.NOT_ROBUST,
     }
@@ -215,6 +216,26 @@ def test_an_invalid_request_is_an_invalid_argument(strict, signature, bad, x):
     seed = SEEDS[: len(rows)] if signature == "seeded" else None
     with pytest.raises(tf.errors.InvalidArgumentError, match=BAD_INPUT):
         ask(strict, signature, rows, seed)
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "seeded", "base"])
+@pytest.mark.parametrize("shape", [(3, 1), (3, 3), (3,), (3, 2, 1)])
+def test_a_wrong_shape_is_an_invalid_argument(lenient, signature, shape):
+    """One column would broadcast against the noise of two."""
+    rows = np.full(shape, 0.5, "float32")
+    seed = SEEDS[:3] if signature == "seeded" else None
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match="hape"):
+        ask(lenient, signature, rows, seed)
+
+
+def test_export_after_predict(tmp_path, x):
+    """A base without an input shape of its own, built by `predict` alone."""
+    base = keras.Sequential([keras.layers.Dense(3)])
+    certified = CertifiedPredictor(base, LInf(0.1), 0.2, 0.1, 100)
+    expected = certified.predict(x[:5], seed=SEEDS[:5], verbose=0)
+    certified.export(tmp_path / "1")
+    answer = ask(tf.saved_model.load(tmp_path / "1"), "seeded", x[:5], SEEDS[:5])
+    np.testing.assert_array_equal(answer["votes"], expected["votes"])
 
 
 def test_refuse_refuses_the_invalid_rows_alone(lenient, whole, predictor, x):

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_probcert import Algorithm2Test, BetaMixtureTest, Decision, backend
+from keras_probcert import (
+    Algorithm2Test,
+    BetaMixtureTest,
+    Decision,
+    ExactTest,
+    backend,
+)
 from keras_probcert.certifiers import voting
 
 
@@ -21,6 +27,8 @@ def replay(stream, test, num_classes):
             return votes, n, Decision.ROBUST
         if disagreements >= reject[n]:
             return votes, n, Decision.NOT_ROBUST
+        if test.futile and disagreements > certify[-1]:
+            return votes, n, Decision.FUTILE
     return votes, test.max_samples, Decision.UNDECIDED
 
 
@@ -58,8 +66,8 @@ def random_streams(rng, rows, length, num_classes):
 def test_decisions_are_those_of_a_replay(rows, num_slots, static):
     rng = np.random.default_rng(rows)
     for test in (
-        BetaMixtureTest(0.05, 0.05, 150),
-        Algorithm2Test(0.1, 0.05, 70),
+        ExactTest(0.05, 0.05, 150),
+        Algorithm2Test(0.1, 0.05, 70, futile=False),
         BetaMixtureTest(0.5, 0.05, 40),
     ):
         streams = random_streams(rng, rows, test.max_samples, 4)
@@ -100,7 +108,7 @@ def test_share_is_even_and_full(seed):
 
 def test_unanimous_row_alone_takes_no_more_than_it_needs():
     """544 votes certify at kappa = alpha = 0.01: 34 slots of 16, in one round."""
-    test = BetaMixtureTest()
+    test = BetaMixtureTest(0.01, 0.01)
     drawn = []
 
     def draw_votes(rows, first):

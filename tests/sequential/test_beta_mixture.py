@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, special, stats
 
 from keras_probcert import BetaMixtureTest
-from keras_probcert.sequential.confidence_sequence import (
+from keras_probcert.sequential.evidence import (
     log_evidence_above,
     log_evidence_below,
     log_threshold_below,

@@ -1,4 +1,4 @@
-r"""Beta-mixture likelihood ratios: the valid test, and bounds at any stop.
+r"""Beta-mixture evidence: a test, and bounds, valid at any stop.
 
 Write q for the probability that a vote disagrees with a given class, and let d
 of n votes disagree. For a bar \(q_0\) take a prior \(\pi\) on one side of it;
@@ -86,12 +86,20 @@ def log_evidence_above(n, d, bar):
 
 
 def widest_bar(kappa):
-    """The largest disagreement that `confidence_bounds` can exclude."""
+    """The largest disagreement that `confidence_sequence` can exclude."""
     return max(kappa, 0.25)
 
 
 def log_threshold_below(kappa, alpha):
-    r"""What `log_evidence_below` must reach, the label being the majority's.
+    """What `log_evidence_below` must reach, the label being the majority's.
+
+    That of `level_for_one_class` at the widest bar in use, max(kappa, ¼).
+    """
+    return -math.log(level_for_one_class(widest_bar(kappa), alpha))
+
+
+def level_for_one_class(bar, alpha):
+    r"""The level at which one class must be certified for a leader to have alpha.
 
     The label is chosen by the votes that certify it. Its disagreements are
     those of the leading class, so the error is that *any* class passes. Given
@@ -108,17 +116,54 @@ def log_threshold_below(kappa, alpha):
     \[c = \frac{1}{\alpha} \left(1 + \left(\frac{q_0}{1-q_0}\right)^{m}\right),
     \quad m = (1 - 2 q_0) \frac{\log(1/\alpha)}{-\log(1 - q_0)}\]
 
-    suffices; it is increasing in \(q_0\), and taken at the widest bar in use,
-    max(kappa, ¼), for all of them. At kappa ≤ ¼ this costs 0.015 % of
-    alpha = 0.01, at kappa = ½ half of alpha.
+    suffices; it is increasing in \(q_0\). At \(q_0 = 1/4\) it costs 0.015 % of
+    alpha = 0.01, at ½ half of alpha.
+
+    Args:
+        bar: \(q_0\), in (0, ½].
+        alpha: the level, in (0, 1).
+
+    Returns:
+        1/c, a float.
     """
-    bar = widest_bar(kappa)
     m = (1.0 - 2.0 * bar) * math.log(alpha) / math.log1p(-bar)
-    return math.log1p((bar / (1.0 - bar)) ** m) - math.log(alpha)
+    return alpha / (1.0 + (bar / (1.0 - bar)) ** m)
 
 
-def confidence_bounds(num_samples, disagreements, kappa, alpha):
+def e_value(num_samples, disagreements, kappa=0.01):
+    """The evidence that the agreement is above 1 − kappa, at any stop.
+
+    If no class has a probability above 1 − kappa, an e-value of c or more is ever
+    seen with probability at most 2/c (1/c for kappa ≤ 0.1, to four digits),
+    however often one looks and whatever made the votes end. It is for runs that
+    were interrupted; it is not the rule by which a predictor decides.
+
+    Args:
+        num_samples: int array, votes n.
+        disagreements: int array, votes d that are not for the leading class.
+        kappa: the tolerated fraction of disagreeing votes, in (0, ½].
+
+    Returns:
+        A float64 array; ∞ where it exceeds the largest float.
+
+    Example:
+
+    >>> bool(e_value(544, 0, kappa=0.01) > 100)
+    True
+    """
+    kappa = check_fraction("kappa", kappa, high=0.5, closed=True)
+    _check_counts(num_samples, disagreements)
+    with np.errstate(over="ignore"):
+        return np.exp(log_evidence_below(num_samples, disagreements, kappa, kappa))
+
+
+def confidence_sequence(num_samples, disagreements, kappa=0.01, alpha=0.01):
     r"""Bounds on the agreement, valid at every stopping rule.
+
+    They are for runs that were interrupted, or stopped by another rule than a
+    test's. They are not the rule by which a predictor decides, and may
+    contradict it: the bounds in its results invert the test itself
+    (`keras_probcert.sequential.stagewise`).
 
     The agreement is the probability of the most likely class in the vicinity.
     Each bound holds with probability at least 1 − alpha (both together with
@@ -145,12 +190,7 @@ def confidence_bounds(num_samples, disagreements, kappa, alpha):
     """
     kappa = check_fraction("kappa", kappa, high=0.5, closed=True)
     alpha = check_fraction("alpha", alpha)
-    n, d = np.broadcast_arrays(num_samples, disagreements)
-    if not ((d >= 0) & (d <= n)).all():
-        raise ValueError(
-            "`disagreements` must lie in [0, num_samples]. "
-            f"Received: disagreements={disagreements}, num_samples={num_samples}"
-        )
+    n, d = _check_counts(num_samples, disagreements)
     shape, n, d = n.shape, np.ravel(n), np.ravel(d)
 
     enough = log_threshold_below(kappa, alpha)
@@ -173,3 +213,13 @@ def confidence_bounds(num_samples, disagreements, kappa, alpha):
         low, high = np.where(yes, middle, low), np.where(yes, high, middle)
     upper = np.where(excluded, 1.0 - low, 1.0)
     return lower.reshape(shape), upper.reshape(shape)
+
+
+def _check_counts(num_samples, disagreements):
+    n, d = np.broadcast_arrays(num_samples, disagreements)
+    if not ((d >= 0) & (d <= n)).all():
+        raise ValueError(
+            "`disagreements` must lie in [0, num_samples]. "
+            f"Received: disagreements={disagreements}, num_samples={num_samples}"
+        )
+    return n, d

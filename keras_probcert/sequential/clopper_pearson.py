@@ -1,0 +1,59 @@
+"""The Clopper-Pearson test for a number of samples fixed beforehand."""
+
+import keras
+import numpy as np
+from scipy import stats
+
+from keras_probcert.sequential.evidence import level_for_one_class
+from keras_probcert.sequential.sequential_test import SequentialTest
+
+
+@keras.saving.register_keras_serializable(package="keras_probcert")
+class ClopperPearsonTest(SequentialTest):
+    """One exact binomial test after `max_samples` votes.
+
+    Certifies when the one-sided Clopper-Pearson bound on the agreement after all
+    votes is above 1 − kappa, rejects when the other one is below. A stream stops
+    early only where the rest of its votes cannot change that. So an input whose
+    agreement is at most 1 − kappa is certified with probability at most alpha,
+    one whose agreement is at least 1 − kappa rejected with probability at most
+    beta. (As in `BettingTest`, alpha is divided by the factor that lets the votes
+    choose the label.)
+
+    Args:
+        kappa, alpha, max_samples, beta, futile: see `SequentialTest`.
+
+    Raises:
+        ValueError: if an argument is out of its range, or `max_samples` is too
+            small to certify even unanimous votes.
+
+    Example:
+
+    >>> test = ClopperPearsonTest(kappa=0.05, alpha=0.05, max_samples=2000)
+    >>> bool(test.operating_characteristics(0.95)["certify"] <= 0.05)
+    True
+
+    Reference:
+
+    - Clopper and Pearson, "The use of confidence or fiducial limits illustrated
+      in the case of the binomial", Biometrika 26 (1934).
+    """
+
+    def certifies(self, num_samples, disagreements):
+        """Whether a test after `num_samples` votes, and no others, certifies."""
+        alpha = level_for_one_class(self.kappa, self.alpha)
+        return stats.binom.cdf(disagreements, num_samples, self.kappa) <= alpha
+
+    def rejects(self, num_samples, disagreements):
+        """Whether a test after `num_samples` votes, and no others, rejects."""
+        d = np.asarray(disagreements)
+        return stats.binom.sf(d - 1, num_samples, self.kappa) <= self.beta
+
+    def _certify_times(self):
+        d = np.arange(self.max_samples + 1)
+        most = np.flatnonzero(self.certifies(self.max_samples, d))[-1]
+        return self.max_samples - most + np.arange(most + 1)
+
+    def _reject_until(self):
+        d = np.arange(self.max_samples + 1)
+        return np.zeros(np.argmax(self.rejects(self.max_samples, d)), np.int64)
