@@ -23,7 +23,6 @@ dev = [
     *docs,
     "jax>=0.4.34",
     "pytest>=8",
-    "scipy>=1.11",
     "statsmodels>=0.14",
 ]
 
@@ -43,7 +42,7 @@ setup(
         "tensorflow>=2.20",
         "keras>=3.12",
         "scipy>=1.11",
-    "tensorflow-probability[tf]>=0.25",
+        "tensorflow-probability[tf]>=0.25",
         "tensorflow-datasets>=4.9.10",
         # tensorflow-datasets imports it without declaring it.
         "importlib_resources",

@@ -71,7 +71,7 @@ def main():
     table = Table(title=f"MNIST, L∞ ε = {args.epsilon:g}, κ = α = 0.01")
     for column in ("training", "standard accuracy", "certified robustness rate"):
         table.add_column(column)
-    for column in ("certified robust accuracy", "undecided", "samples", "seconds"):
+    for column in ("certified robust accuracy", "futile", "samples", "seconds"):
         table.add_column(column)
     success = {}
     for method in ("plain", "random augmentation", "variance-minimizing"):
@@ -89,7 +89,7 @@ def main():
             f"{right.mean():.3f}",
             f"{result['certified'].mean():.3f}",
             f"{success[method].mean():.3f}",
-            f"{(result['decision'] == Decision.UNDECIDED).mean():.3f}",
+            f"{(result['decision'] == Decision.FUTILE).mean():.3f}",
             f"{result['num_samples'].mean():,.0f}",
             f"{trained - begin:.0f} + {time.perf_counter() - trained:.0f}",
         )

@@ -84,7 +84,7 @@ def draw(x, y, result, path):
     left.suptitle(f"variance-minimizing model, L∞ ε = {EPSILON:g}")
     axis = right.subplots()
     bins = np.geomspace(1, result["num_samples"].max() + 1, 40)
-    for decision in (Decision.ROBUST, Decision.NOT_ROBUST, Decision.UNDECIDED):
+    for decision in (Decision.ROBUST, Decision.NOT_ROBUST, Decision.FUTILE):
         rows = result["decision"] == decision
         name = decision.name.lower().replace("_", " ")
         axis.hist(
@@ -114,13 +114,18 @@ def main():
     table = Table(title=f"500 test digits, L∞ ε = {EPSILON:g}, κ = α = 0.01")
     for column in ("", "standard accuracy", "certified robustness rate"):
         table.add_column(column)
-    for column in ("certified robust accuracy", "undecided", "samples a digit"):
+    for column in (
+        "certified robust accuracy",
+        "undecided or futile",
+        "samples a digit",
+    ):
         table.add_column(column)
     for name, model in (("plain", plain), ("variance-minimizing", robust)):
         print(f"\ncertifying the {name} model", flush=True)
         certified = CertifiedPredictor(model, LInf(EPSILON))
         metrics = certified.evaluate(x_test, y_test, return_dict=True, seed=0)
-        *rates, samples = metrics.values()
+        *rates, undecided, futile, samples = metrics.values()
+        rates.append(undecided + futile)
         table.add_row(name, *(f"{rate:.3f}" for rate in rates), f"{samples:,.0f}")
     Console(width=110).print(table)
 

@@ -95,8 +95,9 @@ def check_inputs(x, clip=None, shape=None, name="x"):
             for a, b in zip(received[1:], shape, strict=True)
         )
     ):
+        row = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(
-            f"`{name}` must have shape {('rows', *shape)}. Received: shape={received}"
+            f"`{name}` must have shape (rows, {row}). Received: shape={received}"
         )
     if 0 in received:
         raise ValueError(
@@ -118,7 +119,7 @@ def check_inputs(x, clip=None, shape=None, name="x"):
             raise ValueError(
                 f"`{name}` must lie in the valid input range clip={clip}; scale it, "
                 "or give the perturbation another `clip` (None for no range). "
-                f"Received: values from {low:g} to {high:g}"
+                f"Received: values from {low} to {high}"
             )
     return x
 

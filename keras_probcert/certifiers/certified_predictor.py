@@ -310,6 +310,13 @@ class CertifiedPredictor(keras.Model):
         results, _, _ = self._predict_batches(x, steps, verbose, seed)
         return results
 
+    def fit(self, *args, **kwargs):
+        """Refuses: a predictor has nothing to train; train the model it wraps."""
+        raise ValueError(
+            "A CertifiedPredictor is not trained: call `fit` of the model it wraps. "
+            "Received: a call of `fit`"
+        )
+
     def evaluate(
         self,
         x,

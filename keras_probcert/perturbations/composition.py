@@ -45,6 +45,9 @@ class Composition(Perturbation):
             x = perturbation.sample(x, noise)
         return x
 
+    def __repr__(self):
+        return f"Composition({self.perturbations!r})"
+
     def get_config(self):
         return {
             "perturbations": [

@@ -36,7 +36,7 @@ from keras_probcert.sequential.stopping_law import binomial_kernels, stopping_la
 
 # Shares of the objective, by the odds of a disagreement relative to the bar's.
 # Chosen so that at kappa = alpha = 0.01 no agreement pays much for another.
-SHARES = {0: 0.1, 0.01: 0.14, 0.1: 0.26, 0.3: 0.17, 0.5: 0.2, 2: 0.03, 5: 0.04}
+SHARES = {0: 0.11, 0.01: 0.14, 0.1: 0.26, 0.3: 0.17, 0.5: 0.2, 2: 0.03, 5: 0.04}
 SHARES[10] = 0.07
 REWARDS = {0.7: 0.09, 0.8: 0.002, 1.3: 0.003}
 

@@ -9,6 +9,7 @@ from keras_probcert.sequential.operating_characteristics import (
     operating_characteristics,
     summary,
 )
+from keras_probcert.sequential.plot import plot
 from keras_probcert.sequential.stagewise import StopBounds
 from keras_probcert.validation import check_fraction, check_integer
 
@@ -223,6 +224,21 @@ class SequentialTest:
             odds = np.array([0, 0.01, 0.1, 0.3, 0.5, 0.7, 1, 1.3, 2, 5, 10])
             agreements = 1 - np.minimum(odds * self.kappa, 1)
         (print_fn or print)(summary(self, agreements))
+
+    def plot(self, agreements=None):
+        """Draws boundaries, expected samples and decisions.
+
+        Args:
+            agreements: true agreements in [0, 1], increasing; by default 60 of
+                them around 1 − kappa.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: without matplotlib (the extra `plots`).
+        """
+        return plot(self, agreements)
 
     def get_config(self):
         return {

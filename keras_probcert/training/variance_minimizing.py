@@ -248,10 +248,13 @@ class VarianceMinimizingModel(keras.Model):
         """Keras' `fit`, after a look at the data.
 
         Inputs must be finite and inside `clip`, targets must be classes: all of
-        them in arrays, those of the first batch in a `tf.data.Dataset` or
-        `PyDataset`; generators are not looked at. Otherwise a ValueError says what
-        was received.
+        them in arrays (`validation_data` too), those of the first batch in a
+        `tf.data.Dataset` or `PyDataset`; generators are not looked at. Otherwise a
+        ValueError says what was received.
         """
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, tuple) and hasattr(validation[0], "dtype"):
+            self._check_batch(*validation[:2], name="validation_data")
         if hasattr(x, "shape") and hasattr(x, "dtype"):
             self._check_batch(x, y)
         elif isinstance(x, keras.utils.PyDataset):
@@ -271,8 +274,9 @@ class VarianceMinimizingModel(keras.Model):
         _refuse_empty(x)
         return super().predict(x, *args, **kwargs)
 
-    def _check_batch(self, x, y=None):
-        check_inputs(x, self.perturbation.clip)
+    def _check_batch(self, x, y=None, name="x"):
+        shape = models.row_shape(self.base_model)
+        check_inputs(x, self.perturbation.clip, shape, name)
         if y is None:
             raise ValueError("`y` must be given to train. Received: y=None")
         y = np.asarray(y)
@@ -287,7 +291,7 @@ class VarianceMinimizingModel(keras.Model):
         # With one unit, other targets than classes can be meant.
         classes = max(self._units, 2)
         if sparse and (self._units > 1 or np.issubdtype(y.dtype, np.integer)):
-            if y.min() < 0 or y.max() >= classes:
+            if y.min() < 0 or y.max() >= classes or (y != np.floor(y)).any():
                 raise ValueError(
                     f"`y` must hold classes 0 to {classes - 1}. "
                     f"Received: values from {y.min()} to {y.max()}"

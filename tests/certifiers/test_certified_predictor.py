@@ -440,6 +440,12 @@ def test_the_test_in_use(image_model):
         CertifiedPredictor(image_model, perturbation, kappa=0.1, test=paper.test)
 
 
+def test_fit_is_refused(image_model, image_batch):
+    certified = CertifiedPredictor(image_model, LInf(0.1))
+    with pytest.raises(ValueError, match="is not trained: call `fit` of the model"):
+        certified.fit(*image_batch)
+
+
 def dense(units, **arguments):
     return keras.Sequential([keras.Input((3,)), layers.Dense(units, **arguments)])
 
@@ -512,7 +518,7 @@ def test_multiple_outputs_known_only_when_called():
         (lambda x: x[:, 0, 0, 0], r"`x` must be a batch.*shape=\(8,\)"),
         (
             lambda x: x[:, :5],
-            r"`x` must have shape \('rows', 6, 6, 1\).*\(8, 5, 6, 1\)",
+            r"`x` must have shape \(rows, 6, 6, 1\).*\(8, 5, 6, 1\)",
         ),
     ],
 )

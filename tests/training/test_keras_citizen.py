@@ -268,6 +268,14 @@ def test_bad_data(change, message, image_batch):
         model.fit(x, y, verbose=0)
 
 
+def test_bad_validation_data(image_batch):
+    model = VarianceMinimizingModel(sequential(), LInf(0.1))
+    model.compile("adam", LOGITS)
+    x, y = image_batch
+    with pytest.raises(ValueError, match="`validation_data` must lie in"):
+        model.fit(x, y, validation_data=(x * 255, y), verbose=0)
+
+
 @pytest.mark.tensorflow
 def test_bad_datasets(image_batch):
     import tensorflow as tf
