@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 # The client needs neither Keras nor keras_probcert, so it spells these out.
-DECISIONS = ("undecided", "robust", "not robust", "refused")
+DECISIONS = ("undecided", "robust", "not robust", "refused", "futile")
 
 
 def read(path):

@@ -96,7 +96,8 @@ def batches(arrays, batch_size):
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(batch_size)
+    # A tuple, as `predict_on_batch` makes one: then both share a trace.
+    dataset = tf.data.Dataset.from_tensor_slices((arrays,)).batch(batch_size)
     return {"x": dataset.with_options(options)}
 
 

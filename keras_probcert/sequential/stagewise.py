@@ -30,7 +30,9 @@ import numpy as np
 from keras_probcert.sequential.stopping_law import stopping_law
 
 STAGES = 256
-BISECTIONS = 44
+# The most numbers in one of the tables that are summed.
+TABLE = 4_000_000
+BISECTIONS = 40
 
 
 class StopBounds:
@@ -264,9 +266,10 @@ def _likelihood(weights, n, d, bar, q, two_classes):
 
 
 def _thinned(values):
-    """At most `STAGES` of the increasing values, and the first at or above each."""
+    """A few of the increasing values, and the first of those at or above each."""
     last = len(values) - 1
-    index = np.unique(np.linspace(0, last, min(STAGES, last + 1)).astype(np.int64))
+    stages = min(STAGES, last + 1, max(TABLE // (last + 1), 16))
+    index = np.unique(np.linspace(0, last, stages).astype(np.int64))
     return values[index], np.searchsorted(index, np.arange(last + 1))
 
 

@@ -124,6 +124,31 @@ def test_unanimous_row_alone_takes_no_more_than_it_needs():
     assert int(decision[0]) == Decision.ROBUST
 
 
+@pytest.mark.parametrize("rows", [1, 7, 100_000])
+def test_any_number_of_rows(rows):
+    """Unanimous rows all stop where they must, and no copy is drawn in vain."""
+    test = ExactTest(0.1, 0.05, 400)
+    drawn = []
+
+    def draw_votes(rows, first):
+        if keras.backend.backend() == "tensorflow":
+            drawn.append(int(rows.shape[0]))
+        return ops.ones((rows.shape[0] * voting.COPIES_A_SLOT,), "int32")
+
+    refused = ops.convert_to_tensor(np.zeros(rows, bool))
+    votes, samples, decision = voting.vote(
+        draw_votes, refused, 3, test, 1024, backend.STATIC_SHAPES
+    )
+    assert (ops.convert_to_numpy(samples) == test.min_samples).all()
+    assert (ops.convert_to_numpy(decision) == Decision.ROBUST).all()
+    assert (ops.convert_to_numpy(votes)[:, 1] == test.min_samples).all()
+    if drawn:
+        needed = -(-test.min_samples // voting.COPIES_A_SLOT) * rows
+        assert sum(drawn) == needed
+        # Every round is full, but for the last.
+        assert all(count == 1024 for count in drawn[:-1])
+
+
 def test_what_votes():
     nan, inf = np.nan, np.inf
     outputs = np.array([[0, 2, 1], [nan, 2, 1], [0, inf, 1], [-inf, 2, 1], [3, 3, 1]])

@@ -64,28 +64,33 @@ def test_two_classes(kappa):
 
 @pytest.mark.parametrize("kappa, alpha", [(0.1, 0.05), (0.1, 0.001), (0.05, 0.01)])
 def test_simulated_streams(kappa, alpha):
-    """10⁶ streams, within 4 standard errors: a false alarm in 6e-5 seeds of it.
-
-    The seed is fixed, so the test either always passes or never.
-    """
+    """10⁶ streams, within 5.5 standard errors: a false alarm in 8e-8 of the seeds."""
     test = stated(kappa, alpha)
     exact = test.operating_characteristics(1 - kappa)
     streams, rng = 1_000_000, np.random.default_rng(2)
     certify, reject = test.boundaries()
-    d = np.zeros(streams, np.int32)
     counts = {"certify": 0, "reject": 0}
+    # Streams with as many disagreements are alike, so their number is enough.
+    alike = np.zeros(test.max_samples + 1, np.int64)
+    alike[0] = streams
     # A step is the votes up to the next one at which a boundary moves.
     steps = np.union1d(test.certify_times, test.reject_until[test.reject_until > 0])
     before = 0
     for n in np.append(steps[steps < test.max_samples], test.max_samples):
-        d = d + rng.binomial(n - before, kappa, len(d)).astype(np.int32)
-        certified, rejected = d <= certify[n], d >= reject[n]
-        counts["certify"] += int(certified.sum())
-        counts["reject"] += int(rejected.sum())
-        d, before = d[~(certified | rejected)], n
+        more = np.arange(min(n - before, 60) + 1)
+        law = stats.binom.pmf(more, n - before, kappa)
+        here = np.flatnonzero(alike)
+        drawn = rng.multinomial(alike[here], law / law.sum())
+        alike[:] = 0
+        np.add.at(alike, here[:, None] + more, drawn)
+        counts["certify"] += int(alike[: certify[n] + 1].sum())
+        counts["reject"] += int(alike[reject[n] :].sum())
+        alike[: certify[n] + 1] = alike[reject[n] :] = 0
+        before = n
+    assert sum(counts.values()) + alike.sum() == streams
     for name, count in counts.items():
         error = np.sqrt(exact[name] * (1 - exact[name]) / streams)
-        assert abs(count / streams - exact[name]) < 4 * error, name
+        assert abs(count / streams - exact[name]) < 5.5 * error, name
 
 
 def test_samples_and_power():
