@@ -187,3 +187,14 @@ def test_agreement_must_be_a_probability(agreement):
         test.operating_characteristics(agreement)
     assert "`agreement` must lie in [0, 1]" in str(error.value)
     assert f"Received: agreement={agreement}" in str(error.value)
+
+
+def test_plot():
+    pytest.importorskip("matplotlib")
+    test = ExactTest(0.05, 0.05, 1000)
+    boundaries, samples, decisions = test.plot([0.9, 0.95, 1.0]).axes
+    lines = {line.get_label(): line.get_ydata() for line in decisions.lines}
+    exact = test.operating_characteristics([0.9, 0.95, 1.0])
+    for name in ("certify", "reject", "futile"):
+        np.testing.assert_array_equal(lines[name], exact[name])
+    assert samples.lines and len(boundaries.lines) == 4
