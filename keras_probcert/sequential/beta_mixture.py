@@ -19,7 +19,7 @@ class BetaMixtureTest(SequentialTest):
     If no class has a probability above 1 − kappa in the vicinity, a stream is
     certified with probability at most alpha, whatever max_samples is and
     whichever looks are skipped. If some class has a probability of at least
-    1 − kappa, a stream is rejected with probability at most alpha. (By Ville's
+    1 − kappa, a stream is rejected with probability at most beta. (By Ville's
     inequality; the derivation, the label's choice included, stands in
     `keras_probcert.sequential.evidence`.)
 

@@ -56,4 +56,5 @@ class ClopperPearsonTest(SequentialTest):
 
     def _reject_until(self):
         d = np.arange(self.max_samples + 1)
-        return np.zeros(np.argmax(self.rejects(self.max_samples, d)), np.int64)
+        never = np.count_nonzero(~self.rejects(self.max_samples, d))
+        return np.zeros(never, np.int64)

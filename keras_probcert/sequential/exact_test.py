@@ -13,12 +13,17 @@ from keras_probcert.sequential.optimal_stopping import (
     error_of_rejecting,
     optimal_stopping,
 )
-from keras_probcert.sequential.sequential_test import SequentialTest
+from keras_probcert.sequential.sequential_test import (
+    LARGEST_HORIZON,
+    SequentialTest,
+)
 from keras_probcert.sequential.stopping_law import stopping_law
 from keras_probcert.validation import check_fraction
 
 # Rounding must not carry a calculated error over its level.
 SAFETY = 1e-9
+# Below it float64 sums do not tell the errors any more.
+LEAST_LEVEL = 1e-15
 
 
 @keras.saving.register_keras_serializable(package="keras_probcert")
@@ -49,7 +54,8 @@ class ExactTest(SequentialTest):
             1 − kappa or more, in (0, 1); alpha by default.
         futile: whether to stop a stream that can no longer be certified.
         focus: an agreement in (0, 1] at which samples should be fewest: it gets
-            as much weight as the whole default spread. `None` by default.
+            as much weight as the whole default spread. `None` by default. (At
+            1 − kappa itself no test can be quick; it changes next to nothing.)
 
     Raises:
         ValueError: if an argument is out of its range, or `max_samples` is too
@@ -84,6 +90,12 @@ class ExactTest(SequentialTest):
             focus = check_fraction("focus", focus, closed=True)
         self.focus = focus
         super().__init__(kappa, alpha, max_samples, beta, futile)
+        for name in ("alpha", "beta"):
+            if getattr(self, name) < LEAST_LEVEL:
+                raise ValueError(
+                    f"`{name}` must be at least {LEAST_LEVEL:g} for an ExactTest. "
+                    f"Received: {name}={getattr(self, name)}"
+                )
 
     def _default_horizon(self):
         # The horizon is needed before there are boundaries.
@@ -111,8 +123,11 @@ class ExactTest(SequentialTest):
 
 def _least_unanimous(kappa, alpha):
     """The least n at which unanimous votes, for either of two classes, will do."""
-    n = math.ceil(math.log(alpha) / math.log1p(-kappa))
-    while (1 - kappa) ** n + kappa**n > alpha * (1 - SAFETY):
+    agree = math.log1p(-kappa)
+    n = math.ceil(math.log(alpha) / agree)
+    while n < LARGEST_HORIZON and (
+        math.exp(n * agree) + kappa**n > alpha * (1 - SAFETY)
+    ):
         n += 1
     return n
 
@@ -143,12 +158,12 @@ def _boundaries_in_time(kappa, alpha, beta, horizon, focus):
 def _calibrated(kappa, alpha, beta, horizon, design):
     """Integer boundaries whose errors are at most alpha and beta."""
     certify, reject = design
-    if certify[0] > horizon:
-        # So short a horizon that the design saw nothing to save.
-        certify = np.array([_least_unanimous(kappa, alpha)])
+    # On a short horizon the design may see nothing to save.
+    least = _least_unanimous(kappa, alpha)
+    certify = np.maximum(certify if certify[0] <= horizon else [least], least)
 
     def times(stretch):
-        moved = np.ceil(certify * math.exp(stretch))
+        moved = np.ceil(certify * math.exp(min(stretch, 700)))
         return np.maximum(moved[moved <= horizon], 1).astype(np.int64)
 
     def until(stretch):
@@ -176,6 +191,12 @@ def _calibrated(kappa, alpha, beta, horizon, design):
     reject_until[:shared] = np.minimum(
         reject_until[:shared], certify_times[:shared] - 1
     )
+    errors = error(certify_times), error_of_rejecting(reject_until, horizon, kappa)
+    if errors[0] > alpha or errors[1] > beta:
+        raise RuntimeError(
+            f"A test at kappa={kappa}, alpha={alpha}, beta={beta}, "
+            f"max_samples={horizon} would have the errors {errors}"
+        )
     for boundary in (certify_times, reject_until):
         boundary.setflags(write=False)
     return certify_times, reject_until
@@ -186,7 +207,7 @@ def _least(holds):
     low, high = -0.01, 0.01
     while holds(low) and low > -8:
         low *= 2
-    while not holds(high) and high < 8:
+    while not holds(high):
         high *= 2
     while high - low > 1e-7:
         middle = (low + high) / 2

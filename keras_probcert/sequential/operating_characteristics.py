@@ -37,8 +37,8 @@ def operating_characteristics(
         quantiles: probabilities in (0, 1) whose quantiles of the number of
             samples are wanted.
         class_probabilities: the probabilities of all classes, adding up to 1,
-            in place of `agreement`. Exact too; where kappa is near ½ and the
-            classes are many, the states may be too many.
+            in place of `agreement` and `quantiles`. Exact too; where kappa is
+            near ½ and the classes are many, the states may be too many.
 
     Returns:
         A dict of floats, or of float64 arrays of the shape of `agreement`:
@@ -52,6 +52,11 @@ def operating_characteristics(
     """
     test = _Times(certify, reject, futile)
     if class_probabilities is not None:
+        if agreement is not None or len(quantiles):
+            raise ValueError(
+                "`agreement` and `quantiles` must not be given beside "
+                "`class_probabilities`."
+            )
         return _with_classes(test, class_probabilities)
     p = np.asarray(agreement, np.float64)
     if not ((0 <= p) & (p <= 1)).all():

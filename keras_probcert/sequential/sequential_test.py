@@ -62,6 +62,12 @@ class SequentialTest:
             raise ValueError(f"`futile` must be True or False. Received: {futile!r}")
         self.futile = futile
         if max_samples is None:
+            if self._least_horizon > LARGEST_HORIZON:
+                raise ValueError(
+                    f"`kappa` must be larger: at kappa={self.kappa}, "
+                    f"alpha={self.alpha} unanimous votes certify only after more "
+                    f"than {LARGEST_HORIZON}. Received: kappa={kappa}"
+                )
             max_samples = self._default_horizon()
         self.max_samples = check_integer("max_samples", max_samples)
         if self.max_samples > LARGEST_HORIZON:
@@ -132,7 +138,7 @@ class SequentialTest:
         # The label is the majority's, so at most n − 1 votes disagree with it
         # (n, if no copy ever votes; those are rejected one vote later).
         horizon = self.max_samples
-        d = np.arange(horizon)
+        d = np.arange(horizon + 1)
         possible = self.rejects(np.full_like(d, horizon), d)
         d = d[: possible.argmax()] if possible.any() else d
         last = _largest(lambda n: self.rejects(n, d), d + 1, np.full_like(d, horizon))
@@ -222,7 +228,7 @@ class SequentialTest:
         """
         if agreements is None:
             odds = np.array([0, 0.01, 0.1, 0.3, 0.5, 0.7, 1, 1.3, 2, 5, 10])
-            agreements = 1 - np.minimum(odds * self.kappa, 1)
+            agreements = np.unique(1 - np.minimum(odds * self.kappa, 1))[::-1]
         (print_fn or print)(summary(self, agreements))
 
     def plot(self, agreements=None):

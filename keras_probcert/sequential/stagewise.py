@@ -11,19 +11,24 @@ the test itself, so a stream is certified exactly when its lower bound is above
 1 − kappa; an interval for a fixed number of votes would not hold its level, and
 an interval for every stopping rule could contradict the decision.
 
-Looks may be skipped, and a rejected stream may be one that would have been
-certified, so F is taken from the laws with one boundary switched off:
-\(P(\text{certified by } t)\) with rejecting off, and with certifying off in its
-place the union bound \(1 - P(\text{rejected before}) + P(\text{certified})\).
-Both are at least the probability they stand for, and fall with q as well.
+F is taken from the laws with one boundary switched off:
+\(P(\text{certified by } t)\) with rejecting off, and for streams that are stopped
+above the union bound
+\(1 - P(\text{rejected before}) + P(\text{certified})\) with certifying off in its
+first part. Both are at least the probability they stand for, and fall with q as
+well. (The first kind holds with skipped looks too; the second needs every look.)
 Stopping times that lie close to each other share a bound.
+
+The laws are calculated at reference values of q that are close enough for the
+number of disagreements, and re-weighted between them: the number of streams of
+votes that lead to (n, d) is the same at every q.
 
 **Two classes.** Disagreements are those of the leader. The lower bound takes
 the worst case, two classes 1 − q and q, and is 0 unless it is above ½. The upper
 bound is about one class: its own disagreements are at least the leader's.
 """
 
-import functools
+import math
 
 import numpy as np
 
@@ -32,7 +37,9 @@ from keras_probcert.sequential.stopping_law import stopping_law
 STAGES = 256
 # The most numbers in one of the tables that are summed.
 TABLE = 4_000_000
-BISECTIONS = 40
+BISECTIONS = 32
+# The least disagreement that bounds tell from none, relative to the bar's.
+LEAST = 5e-4
 
 
 class StopBounds:
@@ -64,21 +71,24 @@ class StopBounds:
         self._reach = min(len(test.reject_until), test.max_samples)
         if test.futile:
             self._reach = min(self._reach, self._hopeless)
-        self._bar = test.kappa
-
+        bar = 1 - test.kappa
         self.stopped_by = self._stages()
-        certified = self._certified()
-        undecided = self._undecided()
+        self._laws = [_Laws(self, q) for q in _references(test.kappa, test.max_samples)]
+        self._at_bar = [law.q for law in self._laws].index(test.kappa)
+
+        certified, undecided = self._certified(), self._undecided()
         stopped = self._stopped()
         # Only a certificate may claim the bar, and only a rejection deny it.
         for bounds in (undecided, stopped):
-            bounds[0] = np.minimum(bounds[0], 1 - self._bar)
+            bounds[0] = np.minimum(bounds[0], bar)
         futile = self.stopped_by > self._rejects_up_to()
-        stopped[1] = np.where(futile, np.maximum(stopped[1], 1 - self._bar), stopped[1])
-        undecided[1] = np.maximum(undecided[1], 1 - self._bar)
-        self.certified, self.undecided, self.stopped = (
-            self._rounded(bounds) for bounds in (certified, undecided, stopped)
-        )
+        stopped[1] = np.where(futile, np.maximum(stopped[1], bar), stopped[1])
+        undecided[1] = np.maximum(undecided[1], bar)
+        del self._laws
+        proven = certified[2] <= test.alpha
+        self.certified = self._rounded(certified, proven)
+        self.undecided = self._rounded(undecided)
+        self.stopped = self._rounded(stopped)
 
     def _rejects_up_to(self):
         """The last time at which a stop above is a rejection, not futile."""
@@ -95,119 +105,177 @@ class StopBounds:
         last = max(self._rejects_up_to(), 1)
         return np.union1d(grid, [last]).astype(np.int32)
 
-    # --- the laws with one boundary off, at the bar ---
-
-    @functools.cached_property
-    def _certifying(self):
-        return stopping_law(
-            self._test.certify_times,
-            np.zeros(max(self._reach, self._hopeless), np.int64),
-            self._test.max_samples,
-            self._bar,
-            two_classes=True,
-        )
-
-    def _rejecting(self, two_classes):
-        law = stopping_law(
-            [],
-            self._test.reject_until[: self._reach],
-            self._test.max_samples,
-            self._bar,
-            two_classes=two_classes,
-            looks=self.stopped_by,
-            keep_states=True,
-        )
-        return _Alive(law, self.stopped_by, self._bar, two_classes)
-
     # --- the bounds, each as a row of lower, upper, p-value ---
 
     def _certified(self):
-        test, law = self._test, self._certifying
+        test = self._test
         times = test.certify_times.astype(np.int64)
         stages, place = _thinned(np.arange(len(times)))
-        weights = law.certified
-
-        def by(q, last):
-            """P(certified with at most `last` disagreements), a q for each."""
-            d = np.arange(len(times))
-            law = _likelihood(weights, times, d, self._bar, q, two_classes=True)
-            return np.where(d <= last[:, None], law, 0.0).sum(axis=1)
-
-        p_value = by(np.full(len(stages), self._bar), stages)
-        high = np.where(p_value <= test.alpha, self._bar, 0.5)
-        lower = 1 - _root_of_falling(
-            lambda q: by(q, stages), test.alpha, len(stages), high
-        )
         first = np.concatenate([[0], stages[:-1] + 1])
-        rejecting = self._rejecting(two_classes=False)
-        look = np.searchsorted(self.stopped_by, times[first])
+        stage = np.searchsorted(self.stopped_by, times[first])
 
-        def at_least(q):
-            before = by(q, first - 1)
-            return 1 - before + 1 - rejecting.alive(q, look)
+        def at_most(law, q, rows):
+            return law.certified_by(q, stages[rows])
 
-        upper = 1 - _root_of_rising(at_least, test.beta, len(stages), self._bar)
-        return np.stack([lower, upper, p_value])[:, place]
+        def at_least(law, q, rows):
+            before = law.certified_by(q, first[rows] - 1)
+            return 2 - before - law.rejecting.alive(q, stage[rows])
+
+        return self._invert(at_most, at_least, len(stages))[:, place]
 
     def _undecided(self):
-        test, law = self._test, self._certifying
-        first = len(test.certify_times)
+        first = len(self._test.certify_times)
         if self._reach <= first:
             return np.array([[0.0], [1.0], [1.0]])
-        d = np.arange(first, self._reach)
-        stages, place = _thinned(d)
-        n = np.append(test.certify_times, np.full(len(d), test.max_samples))
-        weights = np.zeros(first + len(d))
-        weights[:first] = law.certified
-        left = law.undecided[first : first + len(d)]
-        weights[first : first + len(left)] = left
-        states = np.arange(len(weights))
-
-        def at_most(q):
-            law = _likelihood(weights, n, states, self._bar, q, two_classes=True)
-            return np.where(states <= stages[:, None], law, 0.0).sum(axis=1)
-
-        lower = 1 - _root_of_falling(at_most, test.alpha, len(stages), 0.5)
-        rejecting = self._rejecting(two_classes=False)
+        stages, place = _thinned(np.arange(first, self._reach))
         fewest = np.concatenate([[first], stages[:-1] + 1])
         last = np.full(len(stages), len(self.stopped_by) - 1)
-        upper = 1 - _root_of_rising(
-            lambda q: 1 - rejecting.alive(q, last, fewest), test.beta, len(stages), 0.5
-        )
-        p_value = at_most(np.full(len(stages), self._bar))
-        return np.stack([lower, upper, p_value])[:, place]
+
+        def at_most(law, q, rows):
+            return law.certified_or_left(q, stages[rows])
+
+        def at_least(law, q, rows):
+            return 1 - law.rejecting.alive(q, last[rows], fewest[rows])
+
+        return self._invert(at_most, at_least, len(stages))[:, place]
 
     def _stopped(self):
-        test, law = self._test, self._certifying
-        stages = len(self.stopped_by)
-        both, one = self._rejecting(True), self._rejecting(False)
-        times = test.certify_times.astype(np.int64)
-        d = np.arange(len(times))
+        stages = np.arange(len(self.stopped_by))
+        every = np.full(len(stages), len(self._test.certify_times) - 1)
 
-        def at_most(q):
-            certified = _likelihood(law.certified, times, d, self._bar, q, True)
-            # Not rejected before: alive at the end of the stage before.
-            return both.alive(q, np.arange(stages) - 1) + certified.sum(axis=1)
+        def at_most(law, q, rows):
+            # Not rejected before: it goes on at the end of the stage before.
+            goes_on = law.rejecting_leader.alive(q, stages[rows] - 1)
+            return goes_on + law.certified_by(q, every[rows])
 
-        lower = 1 - _root_of_falling(at_most, test.alpha, stages, 0.5)
-        upper = 1 - _root_of_rising(
-            lambda q: 1 - one.alive(q, np.arange(stages)), test.beta, stages, 1.0
+        def at_least(law, q, rows):
+            return 1 - law.rejecting.alive(q, stages[rows])
+
+        return self._invert(at_most, at_least, len(stages))
+
+    def _invert(self, at_most, at_least, count):
+        """Lower bounds, upper bounds and p-values of `count` stops."""
+        rows = np.arange(count)
+        references = np.array([law.q for law in self._laws])
+
+        def at_references(function):
+            return np.stack(
+                [function(law, np.full(count, law.q), rows) for law in self._laws]
+            )
+
+        # Falling with q: the least q at which it is at most alpha, from above.
+        values = at_references(at_most)
+        reached = values <= self._test.alpha
+        place = np.where(reached.any(axis=0), reached.argmax(axis=0), -1)
+        high = np.where(place < 0, 1.0, references[place])
+        low = np.where(place < 1, high, references[place - 1])
+        below = self._bisect(at_most, self._test.alpha, low, high, place, last=False)
+        # Rising with q: the largest q at which it is at most beta, from below.
+        reached = at_references(at_least) <= self._test.beta
+        place = np.where(
+            reached.any(axis=0), len(references) - 1 - reached[::-1].argmax(axis=0), -1
         )
-        p_value = at_most(np.full(stages, self._bar))
-        return np.stack([lower, upper, p_value])
+        low = np.where(place < 0, 0.0, references[place])
+        beyond = np.minimum(place + 1, len(references) - 1)
+        high = np.where(place < 0, 0.0, references[beyond])
+        above = self._bisect(at_least, self._test.beta, low, high, place, last=True)
+        return np.stack([1 - below, 1 - above, values[self._at_bar]])
 
-    def _rounded(self, bounds):
-        """Outward to float32; what is above the bar stays above it."""
+    def _bisect(self, function, level, low, high, place, last):
+        """The end of each bracket that is at most `level`, after bisection."""
+        low, high = low.copy(), high.copy()
+        for k in np.unique(place[high > low]):
+            rows = np.flatnonzero((place == k) & (high > low))
+            a, b = low[rows], high[rows]
+            for _ in range(BISECTIONS):
+                middle = np.sqrt(a * b)
+                holds = function(self._laws[k], middle, rows) <= level
+                up = holds == last
+                a, b = np.where(up, middle, a), np.where(up, b, middle)
+            low[rows], high[rows] = a, b
+        return low if last else high
+
+    def _rounded(self, bounds, proven=None):
+        """Outward to float32, but above the bar exactly where it is proven.
+
+        Float32 may be coarser than the distance to the bar; there a proven bound
+        is the least float32 above the bar.
+        """
         lower, upper, p_value = bounds
         bar = 1 - self._test.kappa
-        proven = lower > bar
         lower = np.where(lower > 0.5, np.clip(lower, 0, 1), 0.0)
-        least = np.nextafter(np.float32(bar), np.float32(1))
         rounded = np.nextafter(lower.astype(np.float32), np.float32(0))
-        lower = np.where(proven, np.maximum(rounded, least), rounded)
         upper = np.nextafter(np.minimum(upper, 1).astype(np.float32), np.float32(1))
         p_value = np.nextafter(np.minimum(p_value, 1).astype(np.float32), np.float32(1))
-        return np.stack([lower, upper, p_value], axis=1).astype(np.float32)
+        if proven is not None:
+            least = np.float32(bar)
+            if least <= bar:
+                least = np.nextafter(least, np.float32(1))
+            rounded = np.where(proven, np.maximum(rounded, least), rounded)
+            alpha = np.float32(self._test.alpha)
+            if alpha > self._test.alpha:
+                alpha = np.nextafter(alpha, np.float32(0))
+            p_value = np.where(proven, np.minimum(p_value, alpha), p_value)
+        return np.stack([rounded, upper, p_value], axis=1).astype(np.float32)
+
+
+def _references(kappa, horizon):
+    """Disagreements q, increasing, with kappa among them and ½ the last.
+
+    Neighbours differ by half at most, and by less where counts are so large that
+    re-weighting would reach into tails that were dropped.
+    """
+    step = math.log(1 + 0.5 * min(1.0, math.sqrt(3000 / (kappa * horizon + 1))))
+    below = kappa * np.exp(-step * np.arange(int(math.log(1 / LEAST) / step), 0, -1))
+    count = math.ceil(math.log(0.5 / kappa) / step)
+    above = np.geomspace(kappa, 0.5, count + 1)[1:] if count else []
+    return [*below.tolist(), kappa, *map(float, above)]
+
+
+class _Laws:
+    """The laws of a test at one q, each with one boundary switched off."""
+
+    def __init__(self, bounds, q):
+        test = bounds._test
+        self.q = q
+        self._times = test.certify_times.astype(np.int64)
+        reach = max(bounds._reach, bounds._hopeless)
+        self._certifying = stopping_law(
+            self._times, np.zeros(reach, np.int64), test.max_samples, q, True
+        )
+        self._horizon = test.max_samples
+        self.rejecting, self.rejecting_leader = (
+            _Alive(
+                stopping_law(
+                    [],
+                    test.reject_until[: bounds._reach],
+                    test.max_samples,
+                    q,
+                    two_classes,
+                    looks=bounds.stopped_by,
+                    keep_states=True,
+                ),
+                bounds.stopped_by,
+                q,
+                two_classes,
+            )
+            for two_classes in (False, True)
+        )
+
+    def certified_by(self, q, last):
+        """P(certified with at most `last` disagreements), rejecting off."""
+        d = np.arange(len(self._times))
+        law = _likelihood(self._certifying.certified, self._times, d, self.q, q, True)
+        return np.where(d <= last[:, None], law, 0.0).sum(axis=1)
+
+    def certified_or_left(self, q, most):
+        """P(certified, or undecided with at most `most` disagreements)."""
+        left = self._certifying.undecided[len(self._times) :]
+        weights = np.append(self._certifying.certified, left)
+        n = np.append(self._times, np.full(len(left), self._horizon))
+        d = np.arange(len(weights))
+        law = _likelihood(weights, n, d, self.q, q, True)
+        return np.where(d <= most[:, None], law, 0.0).sum(axis=1)
 
 
 class _Alive:
@@ -246,10 +314,7 @@ class _Alive:
 
 
 def _likelihood(weights, n, d, bar, q, two_classes):
-    """Probabilities at each q of what has probability `weights` at the bar.
-
-    The number of streams of votes that lead to (n, d) is the same at every q.
-    """
+    """Probabilities at each q of what has probability `weights` at q = `bar`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         q = np.clip(q, 1e-300, 1 - 1e-16)[:, None]
         log_odds, log_bar_odds = (
@@ -271,24 +336,3 @@ def _thinned(values):
     stages = min(STAGES, last + 1, max(TABLE // (last + 1), 16))
     index = np.unique(np.linspace(0, last, stages).astype(np.int64))
     return values[index], np.searchsorted(index, np.arange(last + 1))
-
-
-def _root_of_falling(function, level, rows, high):
-    """For each row, the least q ≤ high with f(q) ≤ level, from above; else 1."""
-    low, high = np.zeros(rows), np.full(rows, high, np.float64)
-    reached = function(high) <= level
-    for _ in range(BISECTIONS):
-        middle = np.where(low > 0, np.sqrt(low * high), high / 64)
-        yes = function(middle) <= level
-        low, high = np.where(yes, low, middle), np.where(yes, middle, high)
-    return np.where(reached, high, 1.0)
-
-
-def _root_of_rising(function, level, rows, high):
-    """For each row, the largest q ≤ high with f(q) ≤ level, from below."""
-    low, high = np.zeros(rows), np.full(rows, high, np.float64)
-    for _ in range(BISECTIONS):
-        middle = np.where(low > 0, np.sqrt(low * high), high / 64)
-        yes = function(middle) <= level
-        low, high = np.where(yes, middle, low), np.where(yes, high, middle)
-    return low

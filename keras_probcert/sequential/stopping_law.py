@@ -23,7 +23,7 @@ import numpy as np
 from scipy import stats
 
 # States below it are dropped; what was dropped is added up and checked.
-NEGLIGIBLE = 1e-80
+NEGLIGIBLE = 1e-200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def stopping_law(
         two_classes: whether disagreements are counted against the leader of two
             classes of probabilities 1 − q and q, with q ≤ ½.
         looks: further numbers of votes to look at.
-        keep_states: whether to keep the state after each look.
+        keep_states: whether to keep the state after each of `looks`.
         start: `(n, lowest d, probabilities)` of the streams to begin with.
 
     Returns:
@@ -89,6 +89,7 @@ def stopping_law(
     reject_until = np.asarray(reject_until, np.int64)
     single = min(_last_tie(q) if two_classes else 1, horizon)
     begin, low, state = start
+    kept = set(np.asarray(looks, np.int64).tolist())
     times = np.unique(
         np.concatenate(
             [
@@ -114,7 +115,8 @@ def stopping_law(
 
     def unfolded(n, low, state):
         """The probability of the states of either leader."""
-        if not odds or n - 2 * (low + len(state)) > 2000:
+        lead = n - 2 * (low + len(state))
+        if not odds or lead * math.log(odds) < -50:
             return state
         return state * (1.0 + odds ** (n - 2.0 * (low + np.arange(len(state)))))
 
@@ -147,7 +149,8 @@ def stopping_law(
         everyone = unfolded(n, low, state)
         alive[i] = everyone.sum()
         if keep_states:
-            states.append((low, everyone))
+            wanted = n in kept
+            states.append((low, everyone) if wanted else None)
 
     undecided = np.concatenate([np.zeros(low), everyone])
     total = certified.sum() + rejected.sum() + undecided.sum()

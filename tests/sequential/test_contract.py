@@ -186,6 +186,8 @@ def test_short_horizon_states_the_least(Test):
 def test_no_default_horizon_where_it_would_be_endless():
     with pytest.raises(ValueError, match="`max_samples` must be given: at kappa=1e-05"):
         BetaMixtureTest(1e-5, 0.01)
+    never = ClopperPearsonTest(0.5, 0.4, 3, beta=1e-6)
+    assert (never.boundaries()[1] > np.arange(4)).all()
 
 
 def test_a_test_must_say_when():

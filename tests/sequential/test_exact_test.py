@@ -11,6 +11,7 @@ from keras_probcert import BetaMixtureTest, BettingTest, ExactTest
 from keras_probcert.sequential.exact_test import _boundaries_in_time
 from keras_probcert.sequential.optimal_stopping import (
     error_of_certifying,
+    error_of_rejecting,
     optimal_stopping,
 )
 
@@ -233,3 +234,37 @@ def test_large_levels(alpha):
         at_bar = test.operating_characteristics(1 - kappa)
         assert at_bar["certify"] <= alpha and at_bar["reject"] <= alpha
         assert test.min_samples <= other.min_samples
+
+
+@pytest.mark.parametrize(
+    "kappa, alpha, stretch",
+    [
+        (kappa, alpha, stretch)
+        for kappa, alpha in ((0.5, 0.05), (0.1, 0.5), (1e-3, 0.3), (1e-4, 0.05))
+        for stretch in (1, 1.02, 1.2, 3)
+    ]
+    + [(1e-5, 0.05, 1.001), (1e-6, 0.5, 2.5), (0.01, 0.9, 40), (0.2, 0.98, 9)],
+)
+def test_short_horizons_and_large_levels(kappa, alpha, stretch):
+    """Whatever the design finds, the errors are held: of the final boundaries."""
+    least = ExactTest(kappa, alpha, max_samples=10**7)._least_horizon
+    horizon = int(least * stretch)
+    test = ExactTest(kappa, alpha, horizon)
+    alone = error_of_certifying(test.certify_times, horizon, kappa, two_classes=True)
+    assert alone <= alpha
+    assert error_of_rejecting(test.reject_until, horizon, kappa) <= alpha
+    assert least <= test.min_samples <= horizon
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta"])
+def test_levels_beyond_float64_are_refused(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 1e-15"):
+        ExactTest(**{"kappa": 0.01, "max_samples": 60_000, name: 1e-20})
+
+
+@pytest.mark.parametrize("kappa", [1e-9, 1e-12, 1e-17])
+def test_endless_kappa(kappa):
+    with pytest.raises(ValueError, match="`kappa` must be larger: at kappa="):
+        ExactTest(kappa)
+    with pytest.raises(ValueError, match="`max_samples` must be at least"):
+        ExactTest(kappa, 0.01, 1000)

@@ -13,6 +13,7 @@ from keras_probcert import (
     ExactTest,
     UnionBoundTest,
 )
+from keras_probcert.sequential.stopping_law import stopping_law
 
 TESTS = {
     "exact": ExactTest(0.05, 0.05, 600),
@@ -136,6 +137,45 @@ def test_p_values_are_small_no_more_often_than_they_say(name):
     assert excess.max() <= 1e-12, (at_most[last][excess.argmax()], excess.max())
 
 
+LONG = {
+    "exact": (ExactTest, {"futile": False, "beta": 0.1}),
+    "fixed": (ClopperPearsonTest, {}),
+    "ratio": (SPRT, {"futile": False, "alternatives": (0.999, 0.5)}),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_coverage_at_a_long_horizon(name):
+    """The same at kappa = alpha = 0.01 and 30,000 votes, from 0.6 to 0.9995."""
+    kind, arguments = LONG[name]
+    test = kind(0.01, 0.01, 30_000, **arguments)
+    table = test.stop_bounds
+    certify, reject = test.boundaries()
+    hopeless = len(test.certify_times) if test.futile else 30_001
+    until = test.reject_until[: min(hopeless, len(test.reject_until))]
+    for p in (0.6, 0.9, 0.96, 0.98, 0.99, 0.995, 0.9995):
+        law = stopping_law(
+            test.certify_times, until, 30_000, 1 - p, looks=np.arange(1, 30_001)
+        )
+        d = np.arange(len(law.undecided))
+        left = np.clip(d - len(table.certified), 0, len(table.undecided) - 1)
+        stage = np.searchsorted(table.stopped_by, law.times)
+        above = below = 0.0
+        for mass, bounds in (
+            (law.certified, table.certified),
+            (law.rejected, table.stopped[stage]),
+            (law.undecided, table.undecided[left]),
+        ):
+            above += mass[bounds[:, 0] > p].sum()
+            below += mass[bounds[:, 1] < p].sum()
+        assert above <= test.alpha * (1 + 1e-6) and below <= test.beta * (1 + 1e-6)
+    # Far from the bar the bounds still say something.
+    assert (table.certified[5:, 1] < 1).all()
+    rejected = reject[table.stopped_by] < table.stopped_by
+    rejected &= table.stopped_by <= (until[-1] if test.futile else 30_000)
+    assert (table.stopped[rejected, 1] <= np.float32(0.99) + 1e-6).all()
+
+
 def test_bounds_are_sharp():
     """Unanimous votes give Clopper and Pearson's bound for them."""
     test = TESTS["exact"]
@@ -155,7 +195,7 @@ def test_an_invalid_test_certifies_without_a_bound():
 
 
 def test_tables_are_small():
-    table = ExactTest(0.001, 0.01, 300_000).stop_bounds
+    table = ExactTest(0.001, 0.01, 60_000).stop_bounds
     size = sum(
         array.nbytes
         for array in (table.certified, table.undecided, table.stopped, table.stopped_by)
