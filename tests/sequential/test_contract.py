@@ -155,6 +155,7 @@ def test_expected_samples_are_those_stated():
     """The table of the documentation, kappa = alpha = 0.01, horizon 30,000."""
     agreement = [1, 0.9999, 0.999, 0.997, 0.995, 0.98, 0.95, 0.9, 0.7]
     stated = {
+        ExactTest: [528, 545, 730, 1460, 3443, 1445, 122, 36, 10],
         Algorithm2Test: [459, 468, 568, 934, 1800, 692, 82, 27, 6.8],
         BettingTest: [851, 880, 1185, 2379, 5485, 2092, 177, 48, 8.8],
         UnionBoundTest: [1157, 1201, 1617, 3063, 6707, 2489, 225, 60, 9.8],
