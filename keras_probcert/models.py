@@ -1,5 +1,7 @@
 """What a base model says of itself: its inputs, classes and last activation."""
 
+import inspect
+
 import keras
 
 
@@ -90,3 +92,17 @@ def last_activation(model):
                 return keras.activations.softmax
             return getattr(layer, "activation", None)
     return None
+
+
+def takes_logits(loss):
+    """Whether a cross-entropy takes logits, `None` if `loss` is not one.
+
+    Args:
+        loss: a `keras.losses.Loss`.
+    """
+    if hasattr(loss, "from_logits"):
+        return loss.from_logits
+    # What Keras makes of a function or of its name.
+    function = getattr(loss, "fn", None)
+    argument = function and inspect.signature(function).parameters.get("from_logits")
+    return argument and loss._fn_kwargs.get("from_logits", argument.default)

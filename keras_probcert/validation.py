@@ -52,6 +52,13 @@ def check_integer(name, value, least=1):
     return int(value)
 
 
+def check_bool(name, value):
+    """`value` as a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
+    return bool(value)
+
+
 def check_floating(name, x):
     """Checks that the array or tensor `x` has a floating-point dtype."""
     dtype = keras.backend.standardize_dtype(x.dtype)

@@ -1,7 +1,8 @@
 """The only place that knows TensorFlow from JAX.
 
 Each backend module offers the same few functions: random bits keyed by row,
-seeds that nothing determines, and a forward pass in chunks of bounded memory.
+seeds that nothing determines, a forward pass in chunks of bounded memory, and
+gradients with respect to inputs.
 Everything else goes through `keras.ops`.
 """
 
@@ -24,4 +25,6 @@ batches = _backend.batches
 is_concrete = _backend.is_concrete
 forward_in_chunks = _backend.forward_in_chunks
 while_loop = _backend.while_loop
+frozen = _backend.frozen
+input_gradient = _backend.input_gradient
 STATIC_SHAPES = _backend.STATIC_SHAPES

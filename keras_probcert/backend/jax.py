@@ -79,6 +79,28 @@ def while_loop(cond, body, state):
     return jax.lax.while_loop(lambda s: cond(*s), lambda s: tuple(body(*s)), state)
 
 
+def frozen(model, **arguments):
+    """`model` as a function that learns nothing from being called.
+
+    No gradient reaches its weights, and BatchNorm statistics and Dropout seeds
+    stay as they are, whatever mode `arguments` puts the layers in.
+    """
+    variables = model.trainable_variables, model.non_trainable_variables
+    values = [
+        [jax.lax.stop_gradient(jnp.asarray(v)) for v in some] for some in variables
+    ]
+
+    def forward(x):
+        return model.stateless_call(*values, x, **arguments)[0]
+
+    return forward
+
+
+def input_gradient(value, x):
+    """The gradient of each row's `value` with respect to the row."""
+    return jax.grad(lambda x: value(x).sum())(x)
+
+
 def forward_in_chunks(model, draw, num_chunks, **arguments):
     """Outputs of `model` on `num_chunks` chunks, holding one at a time.
 

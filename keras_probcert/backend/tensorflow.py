@@ -62,18 +62,30 @@ def random_bits(seeds, first, num_copies, size, stream):
 def split_seed(seed, num_rows):
     """`(num_rows, 2)` int32 seeds from one seed `(2,)`; row i's is its own.
 
-    Under a distribution strategy each replica gets others, since all of them
-    draw the same `seed`.
+    Under a distribution strategy i counts through the rows of all replicas, so
+    that a row has the noise it would have on one device.
     """
-    context = tf.distribute.get_replica_context()
-    replica = 0 if context is None else context.replica_id_in_sync_group
-    return tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=tf.stack([num_rows, 2]),
+    first = _rows_before(num_rows)
+    seeds = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=tf.stack([first + num_rows, 2]),
         key=_keys(tf.cast(seed, tf.uint32)[None])[0],
-        counter=tf.stack([tf.constant(0, tf.uint64), tf.cast(replica, tf.uint64)]),
+        counter=tf.zeros(2, tf.uint64),
         alg=_PHILOX,
         dtype=tf.int32,
     )
+    return seeds[first:]
+
+
+def _rows_before(num_rows):
+    """How many rows of the step's batch go to the replicas before this one."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return 0
+    replica = context.replica_id_in_sync_group
+    rows = tf.one_hot(replica, context.num_replicas_in_sync, dtype=tf.int32) * num_rows
+    # Batches need not split evenly, so each replica says how many rows it has.
+    rows = context.all_reduce(tf.distribute.ReduceOp.SUM, rows)
+    return tf.reduce_sum(rows[:replica])
 
 
 def fresh_seeds(num_rows):
@@ -109,6 +121,31 @@ def is_concrete(x):
 def while_loop(cond, body, state):
     """`tf.while_loop` over a tuple of tensors of constant shape."""
     return tf.while_loop(cond, body, state)
+
+
+def frozen(model, **arguments):
+    """`model` as a function that learns nothing from being called.
+
+    No gradient reaches its weights, and BatchNorm statistics and Dropout seeds
+    stay as they are, whatever mode `arguments` puts the layers in.
+    """
+
+    def forward(x):
+        if not arguments.get("training"):
+            return model(x, **arguments)
+        variables = model.trainable_variables, model.non_trainable_variables
+        values = ([tf.convert_to_tensor(v) for v in some] for some in variables)
+        return model.stateless_call(*values, x, **arguments)[0]
+
+    return forward
+
+
+def input_gradient(value, x):
+    """The gradient of each row's `value` with respect to the row."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        values = value(x)
+    return tape.gradient(values, x, unconnected_gradients="zero")
 
 
 def forward_in_chunks(model, draw, num_chunks, **arguments):

@@ -219,8 +219,7 @@ def test_noise_differs_between_steps_and_rows():
     base = keras.Sequential([keras.Input((FEATURES,)), keras.layers.Dense(CLASSES)])
     model = VarianceMinimizingModel(base, Spy(0.1), num_samples=4)
     for _ in range(2):
-        with model._perturbing():
-            model(np.full((3, FEATURES), 0.5, "float32"), training=True)
+        model.forward(ops.full((3, FEATURES), 0.5), None)
     assert (
         len({copy.tobytes() for batch in seen for row in batch for copy in row}) == 24
     )

@@ -1,0 +1,268 @@
+"""Interval bound propagation through the layers of a Keras model."""
+
+from collections import namedtuple
+
+import keras
+from keras import layers, ops
+
+# A tensor at an input, and its least and greatest value over the input's box.
+Interval = namedtuple("Interval", ("value", "lower", "upper"))
+
+_MONOTONE_ACTIVATIONS = (
+    "linear relu relu6 leaky_relu elu selu sigmoid tanh softplus hard_tanh "
+    "hard_sigmoid exponential softsign"
+).split()
+
+# What maps a lower bound to a lower bound, and an upper one to an upper one.
+_MONOTONE_LAYERS = (
+    layers.InputLayer,
+    layers.Identity,
+    layers.Flatten,
+    layers.Reshape,
+    layers.Permute,
+    layers.ReLU,
+    layers.LeakyReLU,
+    layers.ELU,
+    layers.MaxPooling1D,
+    layers.MaxPooling2D,
+    layers.MaxPooling3D,
+    layers.AveragePooling1D,
+    layers.AveragePooling2D,
+    layers.AveragePooling3D,
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+    layers.GlobalMaxPooling3D,
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+    layers.GlobalAveragePooling3D,
+    layers.ZeroPadding1D,
+    layers.ZeroPadding2D,
+    layers.ZeroPadding3D,
+    layers.Cropping1D,
+    layers.Cropping2D,
+    layers.Cropping3D,
+    layers.UpSampling1D,
+    layers.Add,
+    layers.Average,
+    layers.Concatenate,
+    layers.Maximum,
+    layers.Minimum,
+)
+
+# What multiplies by a number, of either sign, and adds one, each entry alone.
+_AFFINE_LAYERS = (layers.Rescaling, layers.Normalization)
+_CONVOLUTIONS = (
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+)
+_DROPOUTS = (
+    layers.Dropout,
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+)
+
+
+def bounded_layers(model):
+    """The graph of `model` as a list of `(layer, inputs, outputs)`, in order.
+
+    Args:
+        model: a functional or `Sequential` Keras model. Models inside it count as
+            layers.
+
+    Raises:
+        ValueError: if the model has no graph of layers, or one with a layer whose
+            outputs cannot be bounded.
+    """
+    model = _graph_of(model)
+    if not isinstance(model, keras.Model) or not getattr(model, "_nodes_by_depth", 0):
+        raise ValueError(
+            "`model` must be a built functional or Sequential model, so that bounds "
+            f"can go from layer to layer. Received: {model!r}"
+        )
+    found = []
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if not node.is_input:
+                inputs = [id(tensor) for tensor in node.input_tensors]
+                outputs = [id(tensor) for tensor in node.outputs]
+                found.append((node.operation, inputs, outputs))
+    last = found[-1][0]
+    for layer, *_ in found:
+        if isinstance(layer, keras.Model):
+            bounded_layers(layer)
+        elif not (_is_bounded(layer) or (layer is last and _is_softmax_dense(layer))):
+            raise ValueError(
+                f"`model` has a layer whose outputs interval bound propagation cannot "
+                f"bound. Received: layer {layer.name!r}, a {type(layer).__name__}"
+                + _activation_of(layer)
+            )
+    return found
+
+
+def _graph_of(model):
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def _activation_of(layer):
+    activation = getattr(layer, "activation", None)
+    return f" with activation {activation.__name__}" if activation else ""
+
+
+def _is_softmax_dense(layer):
+    return (
+        isinstance(layer, layers.Dense)
+        and layer.activation is keras.activations.softmax
+    )
+
+
+def _is_bounded(layer):
+    activation = getattr(layer, "activation", None)
+    name = getattr(activation, "__name__", "linear")
+    if activation is not None and activation is not getattr(
+        keras.activations, name, None
+    ):
+        return False
+    if name not in _MONOTONE_ACTIVATIONS:
+        return False
+    # By exact type: a subclass may compute something else.
+    return type(layer) in (
+        *_MONOTONE_LAYERS,
+        *_AFFINE_LAYERS,
+        *_CONVOLUTIONS,
+        *_DROPOUTS,
+        layers.Dense,
+        layers.Activation,
+        layers.BatchNormalization,
+        layers.Subtract,
+    )
+
+
+def propagate(model, interval, training=False, relus=None, last=True):
+    """Bounds of the outputs of `model` over a box of inputs.
+
+    Args:
+        model: a functional or `Sequential` Keras model.
+        interval: an `Interval` of inputs, each `(rows, …)`.
+        training: whether layers are in training mode. BatchNorm then normalizes
+            values and bounds alike by the statistics of the values; Dropout drops
+            the same entries of all three.
+        relus: a list, to which the intervals before each ReLU are appended, or
+            `None`.
+        last: whether to go through the last layer.
+
+    Returns:
+        An `Interval` of outputs (of the last layer's inputs where `last` is
+        False). The bounds hold for every input between `lower` and `upper`, to
+        float32 rounding.
+    """
+    graph = bounded_layers(model)
+    model = _graph_of(model)
+    known = {id(model.inputs[0]): interval}
+    for layer, inputs, outputs in graph if last else graph[:-1]:
+        received = [known[tensor] for tensor in inputs]
+        if isinstance(layer, keras.Model):
+            result = propagate(layer, received[0], training, relus)
+        else:
+            result = _through(layer, received, training, relus)
+        known.update(dict.fromkeys(outputs, result))
+    return known[id(model.outputs[0])] if last else known[graph[-1][1][0]]
+
+
+def last_dense(model):
+    """The last layer of `model` if it is a Dense one that gives logits (or their
+    softmax), else `None`."""
+    layer = bounded_layers(model)[-1][0]
+    linear = keras.activations.linear, keras.activations.softmax
+    if isinstance(layer, layers.Dense) and layer.activation in linear:
+        return layer
+    return None
+
+
+def _through(layer, intervals, training, relus):
+    """The interval after a layer, from those before it."""
+    interval = intervals[0]
+    if isinstance(layer, (layers.Dense, *_CONVOLUTIONS)):
+        return _activated(layer, _affine(layer, interval), relus)
+    if isinstance(layer, layers.BatchNormalization):
+        return _normalized(layer, interval, training)
+    if isinstance(layer, _DROPOUTS):
+        mask = layer(ops.ones_like(interval.value), training=training)
+        return Interval(*(tensor * mask for tensor in interval))
+    if isinstance(layer, layers.Subtract):
+        a, b = intervals
+        return Interval(a.value - b.value, a.lower - b.upper, a.upper - b.lower)
+    if isinstance(layer, _AFFINE_LAYERS):
+        value, *ends = (layer(tensor) for tensor in interval)
+        return Interval(value, ops.minimum(*ends), ops.maximum(*ends))
+    if isinstance(layer, layers.ReLU) or _is_relu(layer):
+        _note(relus, interval)
+    # Monotone.
+    if len(intervals) == 1:
+        return Interval(*(layer(tensor) for tensor in interval))
+    return Interval(*(layer(list(tensors)) for tensors in zip(*intervals, strict=True)))
+
+
+def _affine(layer, interval):
+    """The interval before the activation of a Dense or convolution layer.
+
+    The centre goes through the weights, half the width through their absolute
+    values.
+    """
+    if isinstance(layer, layers.Dense):
+        apply = ops.matmul
+    else:
+        apply = layer.convolution_op
+    bias = 0.0
+    if layer.use_bias:
+        shape = [1] * len(interval.value.shape)
+        channels = -1 if getattr(layer, "data_format", "") != "channels_first" else 1
+        shape[channels] = layer.bias.shape[0]
+        bias = ops.reshape(layer.bias, shape)
+    kernel = ops.convert_to_tensor(layer.kernel)
+    value = apply(ops.cast(interval.value, kernel.dtype), kernel) + bias
+    centre = apply((interval.lower + interval.upper) / 2, kernel) + bias
+    radius = apply((interval.upper - interval.lower) / 2, ops.abs(kernel))
+    return Interval(value, centre - radius, centre + radius)
+
+
+def _activated(layer, interval, relus):
+    if layer.activation is keras.activations.linear:
+        return interval
+    if _is_relu(layer):
+        _note(relus, interval)
+    return Interval(*(layer.activation(tensor) for tensor in interval))
+
+
+def _is_relu(layer):
+    return getattr(layer, "activation", None) is keras.activations.relu
+
+
+def _note(relus, interval):
+    if relus is not None:
+        relus.append(interval)
+
+
+def _normalized(layer, interval, training):
+    """BatchNorm: the bounds by the same statistics as the values."""
+    value = layer(interval.value, training=training)
+    if training and layer.trainable:
+        axis = layer.axis % len(interval.value.shape)
+        axes = [i for i in range(len(interval.value.shape)) if i != axis]
+        mean, variance = ops.moments(interval.value, axes)
+    else:
+        mean, variance = layer.moving_mean, layer.moving_variance
+    shape = [1] * len(interval.value.shape)
+    shape[layer.axis] = -1
+    scale = ops.rsqrt(variance + layer.epsilon)
+    if layer.scale:
+        scale = scale * layer.gamma
+    shift = -mean * scale
+    if layer.center:
+        shift = shift + layer.beta
+    scale, shift = ops.reshape(scale, shape), ops.reshape(shift, shape)
+    ends = [tensor * scale + shift for tensor in (interval.lower, interval.upper)]
+    return Interval(value, ops.minimum(*ends), ops.maximum(*ends))
