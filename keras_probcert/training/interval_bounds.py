@@ -212,10 +212,7 @@ def _affine(layer, interval):
     The centre goes through the weights, half the width through their absolute
     values.
     """
-    if isinstance(layer, layers.Dense):
-        apply = ops.matmul
-    else:
-        apply = layer.convolution_op
+    apply = _linear_map(layer)
     bias = 0.0
     if layer.use_bias:
         shape = [1] * len(interval.value.shape)
@@ -227,6 +224,22 @@ def _affine(layer, interval):
     centre = apply((interval.lower + interval.upper) / 2, kernel) + bias
     radius = apply((interval.upper - interval.lower) / 2, ops.abs(kernel))
     return Interval(value, centre - radius, centre + radius)
+
+
+def _linear_map(layer):
+    """A function of inputs and a kernel: what the layer does without its bias."""
+    if isinstance(layer, layers.Dense):
+        return ops.matmul
+    if hasattr(layer, "convolution_op"):
+        return layer.convolution_op
+    return lambda x, kernel: ops.depthwise_conv(
+        x,
+        kernel,
+        strides=layer.strides,
+        padding=layer.padding,
+        data_format=layer.data_format,
+        dilation_rate=layer.dilation_rate,
+    )
 
 
 def _activated(layer, interval, relus):
