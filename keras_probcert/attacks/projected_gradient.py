@@ -22,7 +22,7 @@ class ProjectedGradient:
     \[x' \leftarrow \Pi\left(x' + \text{step\_size} \cdot d(\nabla v(x'))\right),\]
 
     where \(d\) is the sign of the gradient (L∞) or the gradient over its L2 norm
-    (L2), and \(\Pi\) projects onto the ball, then clamps to `clip`. Rows do not
+    (L2), and \(\Pi\) clamps to `clip`, then projects onto the ball. Rows do not
     influence each other. A row whose gradient is zero or not finite stays where
     it is. One step is one pass forward and back; the values at the result are
     not computed.
@@ -87,10 +87,9 @@ class ProjectedGradient:
         Returns:
             A tensor like `x`.
         """
-        step = _UNIT_BALLS[self.norm].sample(
-            ops.zeros_like(x)[:, None], Noise(seeds, 1)
-        )
-        return self._clamp(x + self.epsilon * step[:, 0])
+        centre = ops.zeros_like(x, dtype="float32")[:, None]
+        step = _UNIT_BALLS[self.norm].sample(centre, Noise(seeds, 1))[:, 0]
+        return self._clamp(x + self.epsilon * ops.cast(step, x.dtype))
 
     def __call__(self, value, x, start=None):
         """The points found.
@@ -125,8 +124,10 @@ class ProjectedGradient:
         return gradient / ops.maximum(_l2_norm(gradient), 0.5)
 
     def project(self, point, x):
-        """The nearest point of the ball around `x`, then clamped to `clip`."""
+        """`point` clamped to `clip`, then brought into the ball around `x`."""
+        point = self._clamp(point)
         if self.epsilon is not None:
+            # Towards x, so inside the range, to rounding.
             step = point - x
             if self.norm == "linf":
                 step = ops.clip(step, -self.epsilon, self.epsilon)
