@@ -47,9 +47,11 @@ class IBPModel(TrainingMethod):
     A step costs three passes: values, centres, half widths. BatchNorm normalizes
     all three by the statistics of the values, as Shi's code does, and updates its
     statistics by the clean rows; Dropout drops the same entries of all three. The
-    compiled metrics are of the clean rows. `initialize_for_ibp` is Shi's
-    initialization; the paper further has BatchNorm after every layer (`cnn7`
-    does), Adam at 5e-4 and gradients clipped to norm 10.
+    regularizers are shares over a batch: under `tf.distribute` each replica takes
+    those of its own rows. The compiled metrics are of the clean rows.
+
+    `initialize_for_ibp` is Shi's initialization; the paper further has BatchNorm
+    after every layer (`cnn7` does), Adam at 5e-4 and gradients clipped to norm 10.
 
     Args:
         model: the base model, a functional or `Sequential` `keras.Model` of Dense,
@@ -104,6 +106,7 @@ class IBPModel(TrainingMethod):
         if epsilon is None:
             epsilon = SmoothedRamp(8 / 255, length=20, start=1)
         scheduled = {"epsilon": epsilon, "clean_weight": clean_weight}
+        _check_weight(clean_weight)
         super().__init__(model, clip=clip, scheduled=scheduled, **kwargs)
         self.regularizer_weight = check_number("regularizer_weight", regularizer_weight)
         self.tolerance = check_fraction("tolerance", tolerance, closed=True)
@@ -183,6 +186,18 @@ class IBPModel(TrainingMethod):
         return ops.where(counts, total, 0.0)
 
 
+def _check_weight(weight):
+    ends = [weight]
+    if isinstance(weight, Schedule):
+        ends = [float(weight(epoch)) for epoch in (0.0, weight.end)]
+    for end in ends:
+        check_number("clean_weight", end)
+        if end > 1:
+            raise ValueError(
+                f"`clean_weight` must be at most 1. Received: clean_weight={end}"
+            )
+
+
 def _worst_outputs(bounds, target):
     """The upper bound of each wrong class, the lower bound of the right one."""
     if bounds.lower.shape[-1] == 1:
@@ -198,15 +213,17 @@ def _worst_logits(dense, bounds, target):
         bounds: the `Interval` of its inputs, each `(rows, features)`.
         target: one-hot, `(rows, classes)`.
     """
-    kernel = ops.transpose(ops.convert_to_tensor(dense.kernel))
-    bias = dense.bias if dense.use_bias else ops.zeros((kernel.shape[0],))
-    values = ops.matmul(ops.cast(bounds.value, kernel.dtype), dense.kernel) + bias
+    dtype = bounds.lower.dtype
+    kernel = ops.cast(dense.kernel, dtype)
+    bias = ops.cast(dense.bias, dtype) if dense.use_bias else 0.0
+    values = ops.matmul(ops.cast(bounds.value, dtype), kernel) + bias
     # (right class, class, features): rows share those of their class.
-    differences = kernel[None] - kernel[:, None]
+    filters = ops.transpose(kernel)
+    differences = filters[None] - filters[:, None]
     of_class = ops.argmax(target, axis=-1)
     centre = (bounds.lower + bounds.upper) / 2
     radius = (bounds.upper - bounds.lower) / 2
-    logits = ops.matmul(centre, dense.kernel) + bias
+    logits = ops.matmul(centre, kernel) + bias
     logits = logits - ops.sum(target * logits, axis=-1, keepdims=True)
     widths = ops.take(ops.abs(differences), of_class, axis=0)
     return values, logits + ops.einsum("ncf,nf->nc", widths, radius)

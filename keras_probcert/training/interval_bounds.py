@@ -191,19 +191,24 @@ def _through(layer, intervals, training, relus):
         return _normalized(layer, interval, training)
     if isinstance(layer, _DROPOUTS):
         mask = layer(ops.ones_like(interval.value), training=training)
-        return Interval(*(tensor * mask for tensor in interval))
+        return Interval(*(tensor * ops.cast(mask, tensor.dtype) for tensor in interval))
     if isinstance(layer, layers.Subtract):
         a, b = intervals
         return Interval(a.value - b.value, a.lower - b.upper, a.upper - b.lower)
     if isinstance(layer, _AFFINE_LAYERS):
-        value, *ends = (layer(tensor) for tensor in interval)
+        value, *ends = _each(layer, interval)
         return Interval(value, ops.minimum(*ends), ops.maximum(*ends))
     if isinstance(layer, layers.ReLU) or _is_relu(layer):
         _note(relus, interval)
     # Monotone.
     if len(intervals) == 1:
-        return Interval(*(layer(tensor) for tensor in interval))
+        return _each(layer, interval)
     return Interval(*(layer(list(tensors)) for tensors in zip(*intervals, strict=True)))
+
+
+def _each(layer, interval):
+    # In mixed precision a layer rounds what it is given.
+    return Interval(*(ops.cast(layer(tensor), tensor.dtype) for tensor in interval))
 
 
 def _affine(layer, interval):
@@ -213,14 +218,16 @@ def _affine(layer, interval):
     values.
     """
     apply = _linear_map(layer)
+    # In mixed precision weights come rounded, as the layer itself sees them.
+    dtype = interval.lower.dtype
     bias = 0.0
     if layer.use_bias:
         shape = [1] * len(interval.value.shape)
         channels = -1 if getattr(layer, "data_format", "") != "channels_first" else 1
         shape[channels] = layer.bias.shape[0]
-        bias = ops.reshape(layer.bias, shape)
-    kernel = ops.convert_to_tensor(layer.kernel)
-    value = apply(ops.cast(interval.value, kernel.dtype), kernel) + bias
+        bias = ops.reshape(ops.cast(layer.bias, dtype), shape)
+    kernel = ops.cast(layer.kernel, dtype)
+    value = apply(ops.cast(interval.value, dtype), kernel) + bias
     centre = apply((interval.lower + interval.upper) / 2, kernel) + bias
     radius = apply((interval.upper - interval.lower) / 2, ops.abs(kernel))
     return Interval(value, centre - radius, centre + radius)
@@ -265,17 +272,20 @@ def _normalized(layer, interval, training):
     if training and layer.trainable:
         axis = layer.axis % len(interval.value.shape)
         axes = [i for i in range(len(interval.value.shape)) if i != axis]
-        mean, variance = ops.moments(interval.value, axes)
+        mean, variance = ops.moments(ops.cast(interval.value, "float32"), axes)
     else:
         mean, variance = layer.moving_mean, layer.moving_variance
     shape = [1] * len(interval.value.shape)
     shape[layer.axis] = -1
-    scale = ops.rsqrt(variance + layer.epsilon)
+    scale = ops.rsqrt(ops.cast(variance, "float32") + layer.epsilon)
     if layer.scale:
-        scale = scale * layer.gamma
-    shift = -mean * scale
+        scale = scale * ops.cast(layer.gamma, "float32")
+    shift = -ops.cast(mean, "float32") * scale
     if layer.center:
-        shift = shift + layer.beta
-    scale, shift = ops.reshape(scale, shape), ops.reshape(shift, shape)
+        shift = shift + ops.cast(layer.beta, "float32")
+    scale, shift = (
+        ops.reshape(ops.cast(tensor, interval.lower.dtype), shape)
+        for tensor in (scale, shift)
+    )
     ends = [tensor * scale + shift for tensor in (interval.lower, interval.upper)]
     return Interval(value, ops.minimum(*ends), ops.maximum(*ends))

@@ -180,7 +180,9 @@ class EpochClock(keras.layers.Layer):
         """`callbacks` and the one that sets the clock."""
         setter = _ClockSetter(self)
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(setter)
+            setter.set_model(model)
+            setter.set_params(callbacks.params)
+            callbacks.callbacks.insert(0, setter)
             return callbacks
         if not isinstance(callbacks, (list, tuple)):
             callbacks = [] if callbacks is None else [callbacks]

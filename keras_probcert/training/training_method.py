@@ -338,6 +338,16 @@ class TrainingMethod(keras.Model):
                     f"Received: values from {y.min()} to {y.max()}"
                 )
 
+    # Keras saves no seeds, without which a resumed run would see other noise.
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["noise"] = self.seed_generator.state.numpy()
+
+    def load_own_variables(self, store):
+        self.seed_generator.state.assign(store["noise"])
+        keys = [key for key in store.keys() if key != "noise"]
+        super().load_own_variables({key: store[key] for key in keys})
+
     def get_config(self):
         config = {
             **super().get_config(),

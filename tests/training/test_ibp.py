@@ -32,9 +32,7 @@ def every_layer():
     x = layers.Concatenate()([x, layers.Subtract()([x, y])])
     x = layers.MaxPooling2D(2, 1)(x)
     x = layers.LeakyReLU()(x)
-    x = keras.Sequential([keras.Input((2, 2, 8)), layers.Conv2D(3, 1), layers.ELU()])(
-        x
-    )
+    x = keras.Sequential([keras.Input((2, 2, 8)), layers.Conv2D(3, 1), layers.ELU()])(x)
     x = layers.Flatten()(x)
     x = layers.Dropout(0.5)(x)
     return keras.Model(inputs, layers.Dense(5)(x))
