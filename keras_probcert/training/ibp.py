@@ -72,7 +72,8 @@ class IBPModel(TrainingMethod):
 
     Raises:
         ValueError: if an argument is out of its range, or the base has a layer that
-            cannot be bounded (the message names it).
+            cannot be bounded (the message names it); by `fit`, if the base is so deep
+            that its bounds exceed float32.
 
     Example:
 
@@ -116,11 +117,31 @@ class IBPModel(TrainingMethod):
         super().build(input_shape)
         bounded_layers(self.base_model)
 
-    def forward(self, x, y):
-        # Shi's floor: of no width at all there is no share.
-        epsilon = ops.maximum(ops.cast(self.value("epsilon"), "float32"), 1e-6)
+    def _check_batch(self, x, y=None, name="x"):
+        super()._check_batch(x, y, name)
+        epsilon = self.epsilon
+        if isinstance(epsilon, Schedule):
+            epsilon = epsilon(epsilon.end)
+        box = self._box(ops.convert_to_tensor(x[:1], dtype="float32"), epsilon)
+        bounds = propagate(self.base_model, box, last=False)
+        if not ops.convert_to_numpy(ops.isfinite(bounds.upper - bounds.lower)).all():
+            raise ValueError(
+                "`model` is too deep for interval bounds: at the last `epsilon` they "
+                "exceed float32. Take a shallower network, a smaller epsilon, or "
+                f"`initialize_for_ibp` first. Received: {self.base_model.name!r}"
+            )
+
+    def _box(self, x, epsilon):
         low, high = (-float("inf"), float("inf")) if self.clip is None else self.clip
-        box = Interval(x, ops.maximum(x - epsilon, low), ops.minimum(x + epsilon, high))
+        # Shi's floor: of no width at all there is no share.
+        epsilon = ops.maximum(ops.cast(epsilon, "float32"), 1e-6)
+        return Interval(
+            x, ops.maximum(x - epsilon, low), ops.minimum(x + epsilon, high)
+        )
+
+    def forward(self, x, y):
+        epsilon = self.value("epsilon")
+        box = self._box(x, epsilon)
         relus = []
         last = last_dense(self.base_model) if self.elide and self._units > 1 else None
         bounds = propagate(self.base_model, box, True, relus, last is None)
@@ -155,7 +176,7 @@ class IBPModel(TrainingMethod):
         if not (relus and ramps and self.regularizer_weight):
             return ops.zeros(())
         final = self.epsilon(self.epsilon.end)
-        fading = ops.relu(1.0 - epsilon / ops.maximum(final, 1e-6))
+        fading = 1.0 - epsilon / ops.maximum(final, 1e-6)
         input_width = ops.mean(box.upper - box.lower)
         total = 0.0
         for interval in relus:
