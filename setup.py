@@ -23,7 +23,9 @@ dev = [
     *docs,
     "jax>=0.4.34",
     "pytest>=8",
+    "pytest-xdist>=3.5",
     "statsmodels>=0.14",
+    "tensorboard>=2.19",
 ]
 
 setup(

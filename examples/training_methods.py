@@ -25,7 +25,7 @@ from rich.table import Table
 from keras_probcert import CertifiedPredictor, LInf, row_seeds
 from keras_probcert.architectures import basic_convnet, cnn7
 from keras_probcert.attacks import ProjectedGradient
-from keras_probcert.training import SmoothedRamp, get, initialize_for_ibp
+from keras_probcert.training import LinearRamp, SmoothedRamp, get, initialize_for_ibp
 
 EPSILON = 0.3
 COPIES, STEPS, SIGMA = 10, 7, 0.25
@@ -87,6 +87,10 @@ def train(name, x, y, rows, seed):
         initialize_for_ibp(base)
         # Shi trains at 0.4 for tests at 0.3; the ramp takes 20 of 70 epochs there.
         arguments = {**arguments, "epsilon": SmoothedRamp(0.4, length=epochs / 2)}
+    elif arguments.get("epsilon") == EPSILON:
+        # From the first step at the full radius, training stays at a constant.
+        ramp = LinearRamp(0.0, EPSILON, length=epochs / 2)
+        arguments = {**arguments, "epsilon": ramp}
     model = get(name)(base, **arguments)
     batch_size = max(32, 320 // cost)
     steps = epochs * -(-len(x) // batch_size)

@@ -24,8 +24,11 @@ def test_everything_on_jax_with_tensorflow_blocked():
     # The sequential tests are NumPy on every backend, and argument checks differ
     # on none; of the contract's tests only those that jit are JAX's own.
     perturbations = ("balls", "gaussian", "noise", "composition")
+    # Every method trains on JAX in training/test_devices.py.
+    methods = ("objective", "keras_citizen", "formulas", "ibp", "schedules")
     folders = [
-        *(str(HERE / name) for name in ("certifiers", "training")),
+        *(str(HERE / name) for name in ("certifiers", "attacks")),
+        *(str(HERE / "training" / f"test_{name}.py") for name in methods),
         *(str(HERE / "perturbations" / f"test_{name}.py") for name in perturbations),
         *(
             f"{HERE / 'perturbations' / 'test_contract.py'}::{name}"
@@ -38,7 +41,7 @@ def test_everything_on_jax_with_tensorflow_blocked():
     run = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *("-k", "not bad_", *folders),
+            *("-n", "0", "-k", "not bad_", *folders),
         ],
         env=environment,
         cwd=HERE.parent,
