@@ -344,8 +344,11 @@ class TrainingMethod(keras.Model):
         store["noise"] = self.seed_generator.state.numpy()
 
     def load_own_variables(self, store):
-        self.seed_generator.state.assign(store["noise"])
-        keys = [key for key in store.keys() if key != "noise"]
+        keys = list(store.keys())
+        # Files of before it was saved do without.
+        if "noise" in keys:
+            keys.remove("noise")
+            self.seed_generator.state.assign(store["noise"])
         super().load_own_variables({key: store[key] for key in keys})
 
     def get_config(self):
