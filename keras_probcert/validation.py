@@ -19,7 +19,8 @@ def check_fraction(name, value, high=1.0, closed=False):
     if not inside:
         end = "]" if closed else ")"
         raise ValueError(
-            f"`{name}` must be a number in (0, {high:g}{end}. Received: {name}={value}"
+            f"`{name}` must be a number in (0, {high:g}{end}. "
+            f"Received: {name}={value!r}"
         )
     return float(value)
 
@@ -34,7 +35,7 @@ def check_number(name, value, least=0.0):
     ):
         bound = "" if least is None else f" of at least {least:g}"
         raise ValueError(
-            f"`{name}` must be a finite number{bound}. Received: {name}={value}"
+            f"`{name}` must be a finite number{bound}. Received: {name}={value!r}"
         )
     return float(value)
 
@@ -47,7 +48,8 @@ def check_integer(name, value, least=1):
         or value < least
     ):
         raise ValueError(
-            f"`{name}` must be an integer of at least {least}. Received: {name}={value}"
+            f"`{name}` must be an integer of at least {least}. "
+            f"Received: {name}={value!r}"
         )
     return int(value)
 
@@ -125,7 +127,7 @@ def check_inputs(x, clip=None, shape=None, name="x"):
         if clip is not None and not (ends[0] <= low and high <= ends[1]):
             raise ValueError(
                 f"`{name}` must lie in the valid input range clip={clip}; scale it, "
-                "or give the perturbation another `clip` (None for no range). "
+                "or give another `clip` (None for no range). "
                 f"Received: values from {low} to {high}"
             )
     return x

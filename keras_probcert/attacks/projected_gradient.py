@@ -23,7 +23,7 @@ class ProjectedGradient:
 
     where \(d\) is the sign of the gradient (L∞) or the gradient over its L2 norm
     (L2), and \(\Pi\) clamps to `clip`, then projects onto the ball. Rows do not
-    influence each other. A row whose gradient is zero or not finite stays where
+    influence each other. Where the gradient is zero or not finite, an input stays as
     it is. One step is one pass forward and back; the values at the result are
     not computed.
 

@@ -8,6 +8,8 @@ Everything else goes through `keras.ops`.
 
 import keras
 
+from keras_probcert.backend.stateless import frozen  # noqa: F401
+
 if keras.backend.backend() == "tensorflow":
     from keras_probcert.backend import tensorflow as _backend
 elif keras.backend.backend() == "jax":
@@ -20,11 +22,11 @@ else:
 
 random_bits = _backend.random_bits
 split_seed = _backend.split_seed
+total_rows = _backend.total_rows
 fresh_seeds = _backend.fresh_seeds
 batches = _backend.batches
 is_concrete = _backend.is_concrete
 forward_in_chunks = _backend.forward_in_chunks
 while_loop = _backend.while_loop
-frozen = _backend.frozen
 input_gradient = _backend.input_gradient
 STATIC_SHAPES = _backend.STATIC_SHAPES

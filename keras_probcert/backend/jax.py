@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from keras_probcert.backend.stateless import stateless_call
+
 # Every shape is fixed when a function is compiled.
 STATIC_SHAPES = True
 
@@ -49,6 +51,11 @@ def split_seed(seed, num_rows):
     return jax.random.key_data(keys).astype(jnp.int32)
 
 
+def total_rows(num_rows):
+    """How many rows the step's batch has: JAX's arrays are global."""
+    return num_rows
+
+
 def fresh_seeds(num_rows):
     """`(num_rows, 2)` int32 seeds from the operating system's entropy.
 
@@ -79,29 +86,12 @@ def while_loop(cond, body, state):
     return jax.lax.while_loop(lambda s: cond(*s), lambda s: tuple(body(*s)), state)
 
 
-def frozen(model, **arguments):
-    """`model` as a function that learns nothing from being called.
-
-    No gradient reaches its weights, and BatchNorm statistics and Dropout seeds
-    stay as they are, whatever mode `arguments` puts the layers in.
-    """
-    variables = model.trainable_variables, model.non_trainable_variables
-    values = [
-        [jax.lax.stop_gradient(jnp.asarray(v)) for v in some] for some in variables
-    ]
-
-    def forward(x):
-        return model.stateless_call(*values, x, **arguments)[0]
-
-    return forward
-
-
 def input_gradient(value, x):
     """The gradient of each row's `value` with respect to the row."""
     return jax.grad(lambda x: value(x).sum())(x)
 
 
-def forward_in_chunks(model, draw, num_chunks, **arguments):
+def forward_in_chunks(model, draw, num_chunks, training=True):
     """Outputs of `model` on `num_chunks` chunks, holding one at a time.
 
     The backward pass runs each chunk again, so memory is that of one chunk and
@@ -113,7 +103,7 @@ def forward_in_chunks(model, draw, num_chunks, **arguments):
         draw: a function of the chunk's index, an int32 scalar, to the chunk's
             inputs.
         num_chunks: Python int.
-        **arguments: passed to the model's `call`, such as `training`.
+        training: whether layers are in training mode.
 
     Returns:
         An array, `(num_chunks, rows of a chunk, …)`.
@@ -123,7 +113,7 @@ def forward_in_chunks(model, draw, num_chunks, **arguments):
 
     @jax.checkpoint
     def forward(weights, state, index):
-        return model.stateless_call(weights, state, draw(index), **arguments)
+        return stateless_call(model, weights, state, draw(index), training)
 
     def step(state, index):
         output, state = forward(weights, state, index)

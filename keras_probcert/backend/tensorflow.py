@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_probcert.backend.stateless import stateless_call
+
 # Outside XLA a forward batch may be as small as the work that is left.
 STATIC_SHAPES = False
 
@@ -78,14 +80,24 @@ def split_seed(seed, num_rows):
 
 def _rows_before(num_rows):
     """How many rows of the step's batch go to the replicas before this one."""
+    rows, replica = _rows_of_replicas(num_rows)
+    return tf.reduce_sum(rows[:replica])
+
+
+def total_rows(num_rows):
+    """How many rows the step's batch has on all replicas together."""
+    return tf.reduce_sum(_rows_of_replicas(num_rows)[0])
+
+
+def _rows_of_replicas(num_rows):
+    """The rows that go to each replica, and which replica this is."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
-        return 0
+        return tf.reshape(num_rows, (1,)), 0
     replica = context.replica_id_in_sync_group
     rows = tf.one_hot(replica, context.num_replicas_in_sync, dtype=tf.int32) * num_rows
     # Batches need not split evenly, so each replica says how many rows it has.
-    rows = context.all_reduce(tf.distribute.ReduceOp.SUM, rows)
-    return tf.reduce_sum(rows[:replica])
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, rows), replica
 
 
 def fresh_seeds(num_rows):
@@ -123,23 +135,6 @@ def while_loop(cond, body, state):
     return tf.while_loop(cond, body, state)
 
 
-def frozen(model, **arguments):
-    """`model` as a function that learns nothing from being called.
-
-    No gradient reaches its weights, and BatchNorm statistics and Dropout seeds
-    stay as they are, whatever mode `arguments` puts the layers in.
-    """
-
-    def forward(x):
-        if not arguments.get("training"):
-            return model(x, **arguments)
-        variables = model.trainable_variables, model.non_trainable_variables
-        values = ([tf.convert_to_tensor(v) for v in some] for some in variables)
-        return model.stateless_call(*values, x, **arguments)[0]
-
-    return forward
-
-
 def input_gradient(value, x):
     """The gradient of each row's `value` with respect to the row."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -148,7 +143,7 @@ def input_gradient(value, x):
     return tape.gradient(values, x, unconnected_gradients="zero")
 
 
-def forward_in_chunks(model, draw, num_chunks, **arguments):
+def forward_in_chunks(model, draw, num_chunks, training=True):
     """Outputs of `model` on `num_chunks` chunks, holding one at a time.
 
     The backward pass runs each chunk again, so memory is that of one chunk and
@@ -161,7 +156,7 @@ def forward_in_chunks(model, draw, num_chunks, **arguments):
         draw: a function of the chunk's index, an int32 scalar, to the chunk's
             inputs.
         num_chunks: Python int.
-        **arguments: passed to the model's `call`, such as `training`.
+        training: whether layers are in training mode.
 
     Returns:
         A tensor, `(num_chunks, rows of a chunk, …)`.
@@ -169,9 +164,7 @@ def forward_in_chunks(model, draw, num_chunks, **arguments):
     start = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
 
     def forward(weights, state, index):
-        return model.stateless_call(
-            list(weights), list(state), draw(index), **arguments
-        )
+        return stateless_call(model, weights, state, draw(index), training)
 
     @tf.custom_gradient
     def outputs_and_state(*weights):

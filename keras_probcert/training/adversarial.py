@@ -5,6 +5,7 @@ from keras import ops
 from keras_probcert import backend
 from keras_probcert.attacks import ProjectedGradient
 from keras_probcert.training.probabilities import kl_divergence
+from keras_probcert.training.schedules import check_radius
 from keras_probcert.training.training_method import TrainingMethod
 from keras_probcert.validation import check_integer, check_number
 
@@ -54,6 +55,8 @@ class AdversarialTraining(TrainingMethod):
         self.step_size = step_size
         self.norm = norm
         self._search()  # Checks the norm.
+        if norm == "linf":
+            check_radius("epsilon", self.epsilon, self.clip)
 
     def _search(self):
         epsilon = self.value("epsilon")
@@ -82,7 +85,7 @@ class AdversarialTraining(TrainingMethod):
 
     def inference_model(self):
         """The base model in inference mode, learning nothing from being called."""
-        return backend.frozen(self.base_model, training=False)
+        return backend.frozen(self.base_model)
 
     def loss_of_each(self, y):
         """A function of outputs `(rows, units)` to the compiled loss of each row."""

@@ -1,7 +1,6 @@
 """Corruption training: one random perturbation of each input."""
 
 import keras
-from keras import ops
 
 from keras_probcert.training.random_copies import RandomCopies
 
@@ -42,6 +41,3 @@ class CorruptionModel(RandomCopies):
 
     def __init__(self, model, perturbation=None, seed=None, **kwargs):
         super().__init__(model, perturbation, num_samples=1, seed=seed, **kwargs)
-
-    def aggregate(self, losses):
-        return ops.mean(losses, axis=1), {}

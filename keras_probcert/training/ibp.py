@@ -3,15 +3,18 @@
 import math
 
 import keras
+import numpy as np
 from keras import layers, ops
 
+from keras_probcert import models
 from keras_probcert.training.interval_bounds import (
     Interval,
+    affine,
     bounded_layers,
     last_dense,
     propagate,
 )
-from keras_probcert.training.schedules import Schedule, SmoothedRamp
+from keras_probcert.training.schedules import Schedule, SmoothedRamp, check_radius
 from keras_probcert.training.training_method import TrainingMethod
 from keras_probcert.validation import check_bool, check_fraction, check_number
 
@@ -48,7 +51,8 @@ class IBPModel(TrainingMethod):
     all three by the statistics of the values, as Shi's code does, and updates its
     statistics by the clean rows; Dropout drops the same entries of all three. The
     regularizers are shares over a batch: under `tf.distribute` each replica takes
-    those of its own rows. The compiled metrics are of the clean rows.
+    those of its own rows. What layers add to the losses is not counted. The
+    compiled metrics are of the clean rows.
 
     `initialize_for_ibp` is Shi's initialization; the paper further has BatchNorm
     after every layer (`cnn7` does), Adam at 5e-4 and gradients clipped to norm 10.
@@ -73,7 +77,8 @@ class IBPModel(TrainingMethod):
     Raises:
         ValueError: if an argument is out of its range, or the base has a layer that
             cannot be bounded (the message names it); by `fit`, if the base is so deep
-            that its bounds exceed float32.
+            that its bounds exceed float32, targets are soft, or the loss is not a
+            cross-entropy without label smoothing.
 
     Example:
 
@@ -109,6 +114,7 @@ class IBPModel(TrainingMethod):
         scheduled = {"epsilon": epsilon, "clean_weight": clean_weight}
         _check_weight(clean_weight)
         super().__init__(model, clip=clip, scheduled=scheduled, **kwargs)
+        check_radius("epsilon", self.epsilon, self.clip)
         self.regularizer_weight = check_number("regularizer_weight", regularizer_weight)
         self.tolerance = check_fraction("tolerance", tolerance, closed=True)
         self.elide = check_bool("elide", elide)
@@ -119,6 +125,13 @@ class IBPModel(TrainingMethod):
 
     def _check_batch(self, x, y=None, name="x"):
         super()._check_batch(x, y, name)
+        y = np.asarray(y)
+        hard = np.isin(y, (0, 1)).all() and (self._units == 1 or (y.sum(1) == 1).all())
+        if (self._units == 1 or y.ndim == 2 and y.shape[1] > 1) and not hard:
+            raise ValueError(
+                "`y` must hold classes or one-hot rows for IBPModel: the loss of soft "
+                f"targets is not bounded. Received: y[0]={y[0]}"
+            )
         epsilon = self.epsilon
         if isinstance(epsilon, Schedule):
             epsilon = epsilon(epsilon.end)
@@ -143,12 +156,17 @@ class IBPModel(TrainingMethod):
         epsilon = self.value("epsilon")
         box = self._box(x, epsilon)
         relus = []
-        last = last_dense(self.base_model) if self.elide and self._units > 1 else None
+        last = last_dense(self.base_model)
         bounds = propagate(self.base_model, box, True, relus, last is None)
+        target = self.one_hot(y)
         if last is None:
-            values, worst = bounds.value, _worst_outputs(bounds, self.one_hot(y))
+            values, worst = bounds.value, _worst_outputs(bounds, target)
+        elif self.elide and self._units > 1:
+            values, worst = _worst_logits(last, bounds, target)
         else:
-            values, worst = _worst_logits(last, bounds, self.one_hot(y))
+            bounds = affine(last, bounds)
+            values, worst = bounds.value, _worst_outputs(bounds, target)
+        if last is not None:
             values, worst = last.activation(values), last.activation(worst)
         regularizer = self._regularizer(box, relus, epsilon)
         rows = ops.shape(x)[0]
@@ -158,7 +176,19 @@ class IBPModel(TrainingMethod):
             "regularizer": ops.broadcast_to(regularizer, (rows,)),
         }
 
+    def _check_loss(self, y):
+        loss, _ = self._compiled_loss(y)
+        smoothing = loss.get_config().get("label_smoothing", 0)
+        binary = "binary" in loss.name and self._units > 1
+        if models.takes_logits(loss) is None or smoothing or binary:
+            raise ValueError(
+                "`loss` must be a cross-entropy of Keras without label smoothing for "
+                "IBPModel, which bounds it by the largest differences of logits. "
+                f"Received: loss={self.loss}, label_smoothing={smoothing}"
+            )
+
     def objective(self, y, outputs):
+        self._check_loss(y)
         clean = self.losses_of(y, outputs["copies"])[:, 0]
         robust = self.losses_of(y, outputs["worst"])[:, 0]
         weight = self.value("clean_weight")
@@ -176,7 +206,7 @@ class IBPModel(TrainingMethod):
         if not (relus and ramps and self.regularizer_weight):
             return ops.zeros(())
         final = self.epsilon(self.epsilon.end)
-        fading = 1.0 - epsilon / ops.maximum(final, 1e-6)
+        fading = ops.relu(1.0 - epsilon / ops.maximum(final, 1e-6))
         input_width = ops.mean(box.upper - box.lower)
         total = 0.0
         for interval in relus:
@@ -281,8 +311,9 @@ def initialize_for_ibp(model, seed=None):
     """
     generator = keras.random.SeedGenerator(seed)
     for layer, after_addition in _weighted_layers(model)[:-1]:
-        # All but the axis of the filters.
-        fan_in = math.prod(layer.kernel.shape[:-1])
+        # All that one output sums up.
+        depthwise = hasattr(layer, "depth_multiplier")
+        fan_in = math.prod(layer.kernel.shape[: -2 if depthwise else -1])
         std = math.sqrt(2 * math.pi) / fan_in * (0.5 if after_addition else 1.0)
         layer.kernel.assign(
             keras.random.normal(layer.kernel.shape, stddev=std, seed=generator)

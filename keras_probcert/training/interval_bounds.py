@@ -3,7 +3,9 @@
 from collections import namedtuple
 
 import keras
-from keras import layers, ops
+from keras import layers, ops, tree
+
+from keras_probcert.models import innermost
 
 # A tensor at an input, and its least and greatest value over the input's box.
 Interval = namedtuple("Interval", ("value", "lower", "upper"))
@@ -42,12 +44,15 @@ _MONOTONE_LAYERS = (
     layers.Cropping2D,
     layers.Cropping3D,
     layers.UpSampling1D,
+)
+_MONOTONE_MERGES = (
     layers.Add,
     layers.Average,
     layers.Concatenate,
     layers.Maximum,
     layers.Minimum,
 )
+_MERGES = (*_MONOTONE_MERGES, layers.Subtract)
 
 # What multiplies by a number, of either sign, and adds one, each entry alone.
 _AFFINE_LAYERS = (layers.Rescaling, layers.Normalization)
@@ -66,12 +71,13 @@ _DROPOUTS = (
 )
 
 
-def bounded_layers(model):
+def bounded_layers(model, outermost=True):
     """The graph of `model` as a list of `(layer, inputs, outputs)`, in order.
 
     Args:
         model: a functional or `Sequential` Keras model. Models inside it count as
             layers.
+        outermost: whether the model gives the outputs, so that it may end in softmax.
 
     Raises:
         ValueError: if the model has no graph of layers, or one with a layer whose
@@ -87,16 +93,26 @@ def bounded_layers(model):
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             if not node.is_input:
+                constants = len(tree.flatten(node.arguments.args))
+                constants -= len(node.input_tensors)
+                if constants and isinstance(node.operation, _MERGES):
+                    raise ValueError(
+                        "`model` has a layer that merges constants, which interval "
+                        "bound propagation cannot. "
+                        f"Received: layer {node.operation.name!r}"
+                    )
                 inputs = [id(tensor) for tensor in node.input_tensors]
                 outputs = [id(tensor) for tensor in node.outputs]
                 found.append((node.operation, inputs, outputs))
-    last = found[-1][0]
-    for layer, *_ in found:
+    last = len(found) - 1
+    for i, (layer, *_) in enumerate(found):
         if isinstance(layer, keras.Model):
-            bounded_layers(layer)
-        elif not (_is_bounded(layer) or (layer is last and _is_softmax_dense(layer))):
+            bounded_layers(layer, outermost=False)
+        elif not _is_bounded(layer) and not (
+            outermost and i == last and _is_softmax_dense(layer)
+        ):
             raise ValueError(
-                f"`model` has a layer whose outputs interval bound propagation cannot "
+                "`model` has a layer whose outputs interval bound propagation cannot "
                 f"bound. Received: layer {layer.name!r}, a {type(layer).__name__}"
                 + _activation_of(layer)
             )
@@ -104,6 +120,7 @@ def bounded_layers(model):
 
 
 def _graph_of(model):
+    model = innermost(model)
     return model._functional if isinstance(model, keras.Sequential) else model
 
 
@@ -128,16 +145,25 @@ def _is_bounded(layer):
         return False
     if name not in _MONOTONE_ACTIVATIONS:
         return False
+    if getattr(layer, "padding", None) == "causal":
+        return False
+    if isinstance(layer, layers.ELU) and layer.alpha < 0:
+        return False
+    # These normalize by other statistics than the batch's own.
+    if isinstance(layer, layers.BatchNormalization) and (
+        layer.renorm or layer.synchronized
+    ):
+        return False
     # By exact type: a subclass may compute something else.
     return type(layer) in (
         *_MONOTONE_LAYERS,
+        *_MERGES,
         *_AFFINE_LAYERS,
         *_CONVOLUTIONS,
         *_DROPOUTS,
         layers.Dense,
         layers.Activation,
         layers.BatchNormalization,
-        layers.Subtract,
     )
 
 
@@ -159,7 +185,7 @@ def propagate(model, interval, training=False, relus=None, last=True):
         False). The bounds hold for every input between `lower` and `upper`, to
         float32 rounding.
     """
-    graph = bounded_layers(model)
+    graph = bounded_layers(model, outermost=not last)
     model = _graph_of(model)
     known = {id(model.inputs[0]): interval}
     for layer, inputs, outputs in graph if last else graph[:-1]:
@@ -186,7 +212,7 @@ def _through(layer, intervals, training, relus):
     """The interval after a layer, from those before it."""
     interval = intervals[0]
     if isinstance(layer, (layers.Dense, *_CONVOLUTIONS)):
-        return _activated(layer, _affine(layer, interval), relus)
+        return _activated(layer, affine(layer, interval), relus)
     if isinstance(layer, layers.BatchNormalization):
         return _normalized(layer, interval, training)
     if isinstance(layer, _DROPOUTS):
@@ -211,7 +237,7 @@ def _each(layer, interval):
     return Interval(*(ops.cast(layer(tensor), tensor.dtype) for tensor in interval))
 
 
-def _affine(layer, interval):
+def affine(layer, interval):
     """The interval before the activation of a Dense or convolution layer.
 
     The centre goes through the weights, half the width through their absolute

@@ -105,6 +105,7 @@ class PRLModel(RandomCopies):
         """t after all steps but the last, which would come after the objective."""
         base = backend.frozen(self.base_model, training=True)
         rows = ops.shape(x)[0]
+        batch = ops.cast(backend.total_rows(rows), "float32")
         threshold = ops.ones((rows,))
         for _ in range(self.threshold_steps - 1):
             copies = self.samples(x, self.seeds(rows))
@@ -112,7 +113,7 @@ class PRLModel(RandomCopies):
             outputs = ops.reshape(outputs, (-1, self.num_samples, self._units))
             losses = ops.cast(self.losses_of(y, outputs), "float32")
             above = ops.mean(ops.cast(losses > threshold[:, None], "float32"), axis=1)
-            step = (1.0 - above / self.beta) / ops.cast(rows, "float32")
+            step = (1.0 - above / self.beta) / batch
             threshold = threshold - step
         return ops.stop_gradient(threshold)
 

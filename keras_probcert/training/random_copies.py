@@ -1,7 +1,5 @@
 """Methods that train on random perturbations of each input."""
 
-import inspect
-
 from keras import ops
 
 from keras_probcert import backend
@@ -15,8 +13,8 @@ from keras_probcert.validation import check_integer
 class RandomCopies(TrainingMethod):
     """Draws perturbed copies of every example, in one pass or in chunks.
 
-    Subclasses implement `aggregate`, from the losses of a row's copies to one
-    value, or the more general `objective`.
+    Minimizes the mean loss of the copies. Subclasses may give another `aggregate`,
+    from the losses of a row's copies to one value, or the more general `objective`.
 
     Args:
         model: the base model, a `keras.Model` with one output.
@@ -62,7 +60,7 @@ class RandomCopies(TrainingMethod):
         Returns:
             The values, and a dict of the parts to show.
         """
-        raise NotImplementedError
+        return ops.mean(losses, axis=1), {}
 
     def objective(self, y, outputs):
         return self.aggregate(self.losses_of(y, outputs["copies"]))
@@ -81,9 +79,6 @@ class RandomCopies(TrainingMethod):
         n, size = self.num_samples, self.chunk_size or self.num_samples
         if size >= n:
             return self.outputs_of(self.samples(x, seeds))["copies"]
-        # A subclassed base may do without the argument.
-        parameters = inspect.signature(self.base_model.call).parameters
-        training = {"training": True} if "training" in parameters else {}
 
         def chunks(start, size, count):
             """Outputs on `count` chunks of `size` copies from copy `start` on."""
@@ -92,9 +87,7 @@ class RandomCopies(TrainingMethod):
                 copies = self.samples(x, seeds, start + i * size, size)
                 return ops.reshape(copies, (-1, *x.shape[1:]))
 
-            outputs = backend.forward_in_chunks(
-                self.base_model, draw, count, **training
-            )
+            outputs = backend.forward_in_chunks(self.base_model, draw, count)
             # (chunks, rows * size, units) → (rows, chunks * size, units)
             outputs = ops.reshape(outputs, (count, -1, size, self._units))
             outputs = ops.moveaxis(outputs, 0, 1)

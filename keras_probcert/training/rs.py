@@ -1,7 +1,6 @@
 """Gaussian noise augmentation, the training of randomized smoothing."""
 
 import keras
-from keras import ops
 
 from keras_probcert.perturbations import Gaussian
 from keras_probcert.training.random_copies import RandomCopies
@@ -61,6 +60,3 @@ class RSModel(GaussianCopies):
         self, model, sigma=0.25, num_samples=1, chunk_size=None, seed=None, **kwargs
     ):
         super().__init__(model, sigma, num_samples, chunk_size, seed, **kwargs)
-
-    def aggregate(self, losses):
-        return ops.mean(losses, axis=1), {}

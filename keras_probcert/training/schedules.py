@@ -1,5 +1,8 @@
 """Schedules: arguments of a training method that change from epoch to epoch."""
 
+import numbers
+import warnings
+
 import keras
 from keras import ops
 
@@ -11,11 +14,14 @@ class Schedule:
 
     Given to a training method in place of a number, it is evaluated in every
     step, shown in the logs (and so in TensorBoard) under the argument's name, and
-    goes on where it was when training is resumed. Time is counted in epochs,
+    goes on where it was when training is resumed. Only `fit` moves time, not
+    `train_on_batch`. Time is counted in epochs,
     parts of an epoch included: step i of s in epoch e (both from 0) is e + i/s;
-    where the number of steps is not known, it stands still during an epoch.
+    where the number of steps is not known, it stands still during an epoch, of
+    which `fit` warns.
 
-    Subclasses implement `__call__`, `check` and `get_config`.
+    Subclasses implement `__call__` and, where they have arguments of their own,
+    `get_config`.
 
     Args:
         start: the epoch it starts at, at least 0.
@@ -43,8 +49,15 @@ class Schedule:
         return ops.clip((epoch - self.start) / self.length, 0.0, 1.0)
 
     def check(self, name, least):
-        """Raises ValueError if a value is below `least`."""
-        raise NotImplementedError
+        """Checks that no value is below `least`.
+
+        Looks at both ends, between which a schedule goes one way.
+
+        Raises:
+            ValueError: if one is, naming the argument `name`.
+        """
+        for epoch in (0.0, self.end):
+            check_number(name, float(self(epoch)), least)
 
     def get_config(self):
         return {"start": self.start, "length": self.length}
@@ -52,6 +65,10 @@ class Schedule:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+    def __repr__(self):
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
 
 
 @keras.saving.register_keras_serializable(package="keras_probcert")
@@ -86,10 +103,6 @@ class LinearRamp(Schedule):
 
     def __call__(self, epoch):
         return self.first + (self.last - self.first) * self.progress(epoch)
-
-    def check(self, name, least):
-        for value in (self.first, self.last):
-            check_number(name, value, least)
 
     def get_config(self):
         return {"first": self.first, "last": self.last, **super().get_config()}
@@ -134,9 +147,6 @@ class SmoothedRamp(Schedule):
         curve = ops.minimum(s, middle) ** power + slope * ops.maximum(s - middle, 0.0)
         return self.last * curve / (middle**power + slope * (1 - middle))
 
-    def check(self, name, least):
-        check_number(name, self.last, least)
-
     def get_config(self):
         return {"last": self.last, **super().get_config()}
 
@@ -146,7 +156,22 @@ def check_scheduled(name, value, least=0.0):
     if isinstance(value, Schedule):
         value.check(name, least)
         return value
+    if not isinstance(value, numbers.Real):
+        raise ValueError(
+            f"`{name}` must be a finite number of at least {least:g}, or a Schedule. "
+            f"Received: {name}={value!r}"
+        )
     return check_number(name, value, least)
+
+
+def check_radius(name, value, clip):
+    """Checks that an L∞ radius or its `Schedule` is not wider than the range."""
+    last = float(value(value.end)) if isinstance(value, Schedule) else value
+    if clip is not None and last > clip[1] - clip[0]:
+        raise ValueError(
+            f"`{name}` must be in units of the input, at most the width of the valid "
+            f"input range clip={clip}. Received: {name}={value!r}"
+        )
 
 
 class EpochClock(keras.layers.Layer):
@@ -166,6 +191,8 @@ class EpochClock(keras.layers.Layer):
                 shape=(),
                 initializer="zeros",
                 trainable=False,
+                # Half precision would lose a step's part of an epoch.
+                autocast=False,
                 aggregation="only_first_replica",
             )
             for name in ("epoch", "step")
@@ -197,6 +224,12 @@ class _ClockSetter(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         steps = self.params.get("steps")
+        if not steps:
+            warnings.warn(
+                f"epoch {epoch} has an unknown number of steps: schedules stand still "
+                "in it. Give `steps_per_epoch`",
+                stacklevel=2,
+            )
         step = 1 / steps if steps else 0.0
         self.clock.epoch.assign(epoch - step)
         self.clock.step.assign(step)

@@ -28,7 +28,7 @@ class SmoothedSearch(GaussianCopies):
         in inference mode and learns nothing from it.
         """
         search = ProjectedGradient(epsilon, self.steps, step_size, "l2", self.clip)
-        base = backend.frozen(self.base_model, training=False)
+        base = backend.frozen(self.base_model)
         noise = self.samples(ops.zeros_like(x), seeds)
         target = self.one_hot(y)
 
@@ -113,6 +113,3 @@ class SmoothAdvModel(SmoothedSearch):
         worst = self.smoothed_worst_points(x, y, seeds, epsilon, step_size)
         # The same seeds are the same noise.
         return {"copies": self.outputs_of_samples(worst, seeds)}
-
-    def aggregate(self, losses):
-        return ops.mean(losses, axis=1), {}

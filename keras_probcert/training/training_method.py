@@ -69,6 +69,12 @@ class TrainingMethod(keras.Model):
     # The names of what `objective` shows beside the loss.
     parts = ()
 
+    def __new__(cls, *args, **kwargs):
+        method = super().__new__(cls, *args, **kwargs)
+        # What a subclass passes on by **kwargs is part of its configuration too.
+        method._named = tuple(kwargs)
+        return method
+
     def __init__(self, model, clip=(0.0, 1.0), seed=None, scheduled=None, **kwargs):
         # The base casts for itself. Casting here would round the input before
         # the noise is added, and train around another input.
@@ -153,7 +159,7 @@ class TrainingMethod(keras.Model):
         return ops.mean(losses, axis=tuple(range(2, len(losses.shape))))
 
     def log_probabilities(self, y, outputs):
-        """Logarithms of class probabilities, `(…, classes)`, in float32.
+        """Logarithms of class probabilities, `(…, classes)`, in the loss' dtype.
 
         One unit counts as the logit or probability of class 1.
 
@@ -162,13 +168,14 @@ class TrainingMethod(keras.Model):
                 need not stand for probabilities.
         """
         from_logits = models.takes_logits(self._compiled_loss(y)[0])
-        if from_logits is None:
+        binary = "binary" in self._compiled_loss(y)[0].name and self._units > 1
+        if from_logits is None or binary:
             raise ValueError(
                 f"`loss` must be a cross-entropy of Keras for {type(self).__name__}, "
-                "which compares class probabilities. "
+                "which compares class probabilities (a binary one only for one unit). "
                 f"Received: loss={self.loss}"
             )
-        outputs = ops.cast(outputs, "float32")
+        outputs = ops.cast(outputs, self._compiled_loss(y)[0].dtype)
         if self._units == 1 and from_logits:
             return ops.log_sigmoid(ops.concatenate([-outputs, outputs], axis=-1))
         if from_logits:
@@ -180,12 +187,17 @@ class TrainingMethod(keras.Model):
         return ops.log(ops.clip(outputs, epsilon, 1.0 - epsilon))
 
     def one_hot(self, y):
-        """Targets as rows `(rows, classes)` in float32, one-hot or soft."""
+        """Targets as one-hot rows `(rows, classes)`.
+
+        Of soft targets, the most probable class.
+        """
         classes = max(self._units, 2)
         if len(y.shape) == 2 and y.shape[1] == classes:
-            return ops.cast(y, "float32")
+            y = ops.argmax(y, axis=1)
+        elif classes == 2 and self._units == 1:
+            y = ops.cast(y, "float32") > 0.5
         y = ops.reshape(ops.cast(y, "int32"), (-1,))
-        return ops.one_hot(y, classes, dtype="float32")
+        return ops.one_hot(y, classes, dtype=keras.config.floatx())
 
     def value(self, name):
         """The argument `name`, now: a number, or its schedule's tensor."""
@@ -203,6 +215,8 @@ class TrainingMethod(keras.Model):
         """Keras' own training step, its forward pass that of the method."""
         *state, data = args
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if not self.built:
+            self.build(x.shape)
         if y is None:
             raise ValueError("`y` must be given to train. Received: y=None")
         return super().train_step(*state, (_Step(x, y), y, sample_weight))
@@ -243,9 +257,9 @@ class TrainingMethod(keras.Model):
         compiled = self._compile_loss
         if compiled is None:
             raise ValueError("`loss` must be given to `compile`. Received: loss=None")
-        if not compiled.built:
+        if not (compiled.built or isinstance(self.loss, dict)):
             compiled.build(y, keras.KerasTensor((None, self._units)))
-        if len(compiled._flat_losses) != 1:
+        if not compiled.built or len(compiled._flat_losses) != 1:
             raise ValueError(
                 "`loss` must be a single loss, since the base has one output. "
                 f"Received: loss={self.loss}"
@@ -276,7 +290,10 @@ class TrainingMethod(keras.Model):
         ValueError says what was received. A schedule that ends after training
         does is warned of.
         """
-        validation = kwargs.get("validation_data")
+        arguments = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs)
+        arguments.apply_defaults()
+        arguments = arguments.arguments
+        validation = arguments["validation_data"]
         if isinstance(validation, tuple) and hasattr(validation[0], "dtype"):
             self._check_batch(*validation[:2], name="validation_data")
         if hasattr(x, "shape") and hasattr(x, "dtype"):
@@ -288,12 +305,10 @@ class TrainingMethod(keras.Model):
                 self._check_batch(*batch[:2])
         if self.clock is None:
             return super().fit(x, y, *args, **kwargs)
-        arguments = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs)
-        arguments.apply_defaults()
-        self._warn_of_late_schedules(arguments.arguments["epochs"])
-        kwargs = {k: v for k, v in arguments.arguments.items() if k != "self"}
-        kwargs["callbacks"] = self.clock.among(kwargs["callbacks"], self)
-        return super().fit(**kwargs)
+        self._warn_of_late_schedules(arguments["epochs"])
+        del arguments["self"]
+        arguments["callbacks"] = self.clock.among(arguments["callbacks"], self)
+        return super().fit(**arguments)
 
     def _warn_of_late_schedules(self, epochs):
         for name in self._schedules:
@@ -318,6 +333,7 @@ class TrainingMethod(keras.Model):
     def _check_batch(self, x, y=None, name="x"):
         shape = models.row_shape(self.base_model)
         check_inputs(x, self.clip, shape, name)
+        name = "y" if name == "x" else name
         if y is None:
             raise ValueError("`y` must be given to train. Received: y=None")
         y = np.asarray(y)
@@ -326,7 +342,7 @@ class TrainingMethod(keras.Model):
         sparse = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
         if len(y) != len(x):
             raise ValueError(
-                f"`y` must hold one target for each of the {len(x)} rows of x. "
+                f"`{name}` must hold one target for each of the {len(x)} rows of x. "
                 f"Received: {len(y)}"
             )
         # With one unit, other targets than classes can be meant.
@@ -334,7 +350,7 @@ class TrainingMethod(keras.Model):
         if sparse and (self._units > 1 or np.issubdtype(y.dtype, np.integer)):
             if y.min() < 0 or y.max() >= classes or (y != np.floor(y)).any():
                 raise ValueError(
-                    f"`y` must hold classes 0 to {classes - 1}. "
+                    f"`{name}` must hold classes 0 to {classes - 1}. "
                     f"Received: values from {y.min()} to {y.max()}"
                 )
 
@@ -356,10 +372,17 @@ class TrainingMethod(keras.Model):
             **super().get_config(),
             "model": keras.saving.serialize_keras_object(self.base_model),
         }
-        for name in inspect.signature(type(self).__init__).parameters:
-            if name not in ("self", "model", "scheduled", "kwargs"):
-                value = getattr(self, name)
-                config[name] = keras.saving.serialize_keras_object(value)
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        names = [p.name for p in parameters if p.kind != p.VAR_KEYWORD]
+        for name in dict.fromkeys((*names, *self._named)):
+            if name in config or name in ("self", "scheduled"):
+                continue
+            if not hasattr(self, name):
+                raise ValueError(
+                    f"{type(self).__name__} must keep its argument `{name}` as an "
+                    "attribute of the same name, or have its own `get_config`"
+                )
+            config[name] = keras.saving.serialize_keras_object(getattr(self, name))
         return config
 
     @classmethod

@@ -170,12 +170,13 @@ def test_objective_and_gradient(weights, elide, clean_weight, scheduled):
         assert error <= 1e-4
 
 
-def test_softmax_outputs_give_the_same(weights):
+@pytest.mark.parametrize("elide", [True, False])
+def test_softmax_outputs_give_the_same(weights, elide):
     losses = []
     for activation in (None, "softmax"):
         base = network(weights)
         base.layers[-1].activation = keras.activations.get(activation)
-        model = IBPModel(base, epsilon=0.05)
+        model = IBPModel(base, epsilon=0.05, elide=elide)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not activation)
         model.compile("sgd", loss)
         logs = model.train_on_batch(X.astype("float32"), Y, return_dict=True)
@@ -202,6 +203,9 @@ def test_one_unit_is_bounded_from_the_side_of_its_class():
         (layers.Dense(4, "gelu", name="odd"), "'odd', a Dense with activation gelu"),
         (layers.Dense(4, lambda x: -x, name="odd"), "'odd'"),
         (layers.Softmax(name="odd"), "'odd', a Softmax"),
+        (layers.Dense(4, "softmax", name="odd"), "'odd', a Dense with"),
+        (layers.ELU(-1.0, name="odd"), "'odd', a ELU"),
+        (layers.BatchNormalization(renorm=True, name="odd"), "'odd', a Batch"),
     ],
 )
 def test_bad_layers_are_named(layer, named):
@@ -265,3 +269,45 @@ def test_default_is_shi_s_warm_up():
     model = training.get("ibp")(network([np.zeros(s) for s in ((3, 6), 6, (6, 3), 3)]))
     assert (model.epsilon.start, model.epsilon.end) == (1, 21)
     assert model.clean_weight == 0 and model.regularizer_weight == 0.5
+
+
+def test_bad_causal_padding_and_constants():
+    causal = keras.Sequential(
+        [
+            keras.Input((8, 2)),
+            layers.Conv1D(2, 3, padding="causal", name="odd"),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+    inputs = keras.Input((4,))
+    x = layers.Add(name="odd")([inputs, np.ones((1, 4), "float32")])
+    for base in (causal, keras.Model(inputs, layers.Dense(2)(x))):
+        with pytest.raises(ValueError, match="'odd'"):
+            IBPModel(base)
+
+
+def test_bad_soft_targets(weights):
+    model = IBPModel(network(weights), epsilon=0.05)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="`y` must hold classes or one-hot rows"):
+        model.fit(X.astype("float32"), np.full((4, 3), 1 / 3), verbose=0)
+    smooth = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    model.compile("sgd", smooth)
+    with pytest.raises(ValueError, match="without label smoothing"):
+        model.fit(X.astype("float32"), np.eye(3)[Y], verbose=0)
+
+
+def test_falling_radius_has_no_negative_regularizer(weights):
+    model = IBPModel(network(weights), epsilon=LinearRamp(0.3, 0.1, length=2))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    logs = model.train_on_batch(X.astype("float32"), Y, return_dict=True)
+    assert logs["regularizer"] == 0
+
+
+def test_wrappers_are_looked_through(weights):
+    model = IBPModel(training.get("erm")(network(weights)), epsilon=0.05)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert np.isfinite(
+        model.train_on_batch(X.astype("float32"), Y, return_dict=True)["loss"]
+    )

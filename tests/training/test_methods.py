@@ -175,7 +175,9 @@ def test_fit_does_not_retrace(name, batch):
     assert first <= 2 and len(traces) == first
 
 
-COMPARES = ("trades", "mart", "consistency", "smoothadv", "smoothmix", "kl_pgd")
+COMPARES = (
+    *("trades", "mart", "consistency", "smoothadv", "smoothmix", "kl_pgd", "ibp"),
+)
 
 
 @pytest.mark.parametrize("name", COMPARES)
@@ -242,3 +244,85 @@ def test_prl_of_all_copies_is_da(batch):
         model = compiled(new_model(name, seed=3, **arguments), run_eagerly=True)
         losses.append(model.train_on_batch(x, y, return_dict=True)["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", COMPARES)
+def test_bad_losses_of_several_labels(name, batch):
+    x, y = batch
+    model = compiled(new_model(name), loss="binary_crossentropy")
+    with pytest.raises(ValueError, match="`loss` must be a cross-entropy"):
+        model.fit(x, np.eye(3, dtype="float32")[y], verbose=0)
+
+
+class Bare(keras.Model):
+    """Hands no training mode on, and adds to the losses."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = [
+            keras.layers.Conv2D(3, 2, activity_regularizer="l2"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(3),
+        ]
+
+    def call(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        *((name, {}) for name in training.METHODS if name != "ibp"),
+        ("prl", {"threshold": "gradient"}),
+        ("variance_minimizing", {"chunk_size": 4}),
+    ],
+)
+def test_bases_that_hand_no_training_mode_on(name, arguments, batch):
+    """Statistics move in training, and searches add nothing to the losses."""
+    x, y = batch
+    base = Bare()
+    base(x)
+    model = compiled(new_model(name, base, **arguments))
+    model.fit(x, y, verbose=0)
+    mean = ops.convert_to_numpy(base.parts[1].moving_mean)
+    assert np.abs(mean).max() > 0
+
+
+def test_what_a_subclass_passes_on_is_saved(tmp_path):
+    @keras.saving.register_keras_serializable(package="tests")
+    class Own(training.get("pgdt")):
+        def __init__(self, model, extra=1, **rest):
+            super().__init__(model, **rest)
+            self.extra = extra
+
+    model = Own(base_model(), extra=2, epsilon=0.3, steps=3, clip=None, seed=5)
+    again = Own.from_config(model.get_config())
+    for name in ("extra", "epsilon", "steps", "clip", "seed"):
+        assert getattr(again, name) == getattr(model, name)
+
+
+def test_arguments_that_are_not_kept_are_named():
+    class Forgetful(training.get("erm")):
+        def __init__(self, model, amount=1):
+            super().__init__(model)
+
+    with pytest.raises(ValueError, match="Forgetful must keep its argument `amount`"):
+        Forgetful(base_model()).get_config()
+
+
+def test_bad_radius_in_other_units():
+    for name in ("pgdt", "ibp"):
+        with pytest.raises(ValueError, match="`epsilon` must be in units of the input"):
+            training.get(name)(base_model(), epsilon=8.0)
+    training.get("pgdt")(base_model(), epsilon=8.0, clip=(0.0, 255.0))
+
+
+def test_bad_validation_data_by_position(batch):
+    x, y = batch
+    model = compiled(new_model("erm"))
+    with pytest.raises(ValueError, match="`validation_data` must hold classes"):
+        model.fit(x, y, None, 1, 0, None, 0.0, (x, y + 7))

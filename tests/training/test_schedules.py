@@ -138,3 +138,35 @@ def test_callback_lists_are_kept():
 def test_bad_schedules(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_half_precision_keeps_the_time():
+    """Steps of 1/240 epoch vanish beside epoch 16 in bfloat16."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        base = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        ramp = LinearRamp(0.0, 0.4, length=16)
+        model = PGDTModel(base, epsilon=ramp, steps=1)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss)
+        history = model.fit(
+            *data(240), batch_size=1, epochs=16, initial_epoch=15, verbose=0
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    mean = 0.4 * (15 + 0.5 * 239 / 240) / 16
+    np.testing.assert_allclose(history.history["epsilon"], [mean], rtol=1e-5)
+
+
+def test_epochs_of_unknown_length_are_warned_of():
+    x, y = data()
+    tf = pytest.importorskip("tensorflow")
+    batches = tf.data.Dataset.from_generator(
+        lambda: iter([(x[:4], y[:4])]),
+        output_signature=(
+            tf.TensorSpec((None, 4), "float32"),
+            tf.TensorSpec((None,), "int32"),
+        ),
+    )
+    with pytest.warns(UserWarning, match="unknown number of steps"):
+        model().fit(batches, epochs=3, verbose=0)

@@ -37,7 +37,12 @@ def two_devices():
     return keras.distribution.DataParallel(devices=devices).scope()
 
 
-def trained(name, scope):
+# Methods, and those variants whose steps look at more than a row.
+RUNS = {name: (name, ARGUMENTS.get(name, {})) for name in training.METHODS}
+RUNS["prl by gradient"] = ("prl", {"threshold": "gradient"})
+
+
+def trained(name, arguments, scope):
     """The weights after two epochs of two batches, and the losses."""
     rng = np.random.default_rng(0)
     x = rng.random((16, 4, 4, 1), np.float32)
@@ -52,7 +57,7 @@ def trained(name, scope):
                 keras.layers.Dense(3),
             ]
         )
-        model = training.get(name)(base, **ARGUMENTS.get(name, {}))
+        model = training.get(name)(base, **arguments)
         model.compile(
             keras.optimizers.SGD(0.1),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -71,9 +76,9 @@ def main():
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * 2,
         )
-    for name in training.METHODS:
-        weights, history = trained(name, contextlib.nullcontext())
-        both, both_history = trained(name, two_devices())
+    for name, run in RUNS.items():
+        weights, history = trained(*run, contextlib.nullcontext())
+        both, both_history = trained(*run, two_devices())
         for a, b in zip(weights, both, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
         assert history.keys() == both_history.keys()
