@@ -136,10 +136,10 @@ class TrainingMethod(keras.Model):
         """Fresh `Noise` for `num_copies` copies of each row of `x`."""
         return Noise(self.seeds(ops.shape(x)[0]), num_copies)
 
-    def outputs_of(self, copies, **arguments):
+    def outputs_of(self, copies):
         """Outputs of one pass over copies `(rows, copies, …)`, for `objective`."""
         flat = ops.reshape(copies, (-1, *copies.shape[2:]))
-        outputs = self.base_model(flat, **{"training": True, **arguments})
+        outputs = self.base_model(flat, training=True)
         return {"copies": ops.reshape(outputs, (-1, copies.shape[1], self._units))}
 
     def losses_of(self, y, copies):

@@ -479,7 +479,7 @@ class TwoOutputs(keras.Model):
         ({"kappa": 0.7}, "`kappa`.*kappa=0.7"),
         ({"alpha": 0.0}, "`alpha`.*alpha=0.0"),
         ({"alpha": 1.0}, "`alpha`.*alpha=1.0"),
-        ({"alpha": "0.1"}, "`alpha`.*alpha=0.1"),
+        ({"alpha": "0.1"}, "`alpha`.*alpha=.0.1"),
         ({"max_samples": 458}, "`max_samples` must be at least 459.*max_samples=458"),
         ({"max_samples": -1}, "`max_samples`.*max_samples=-1"),
         ({"test": 3}, "`test` must be a SequentialTest.*3"),

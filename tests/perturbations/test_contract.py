@@ -212,7 +212,7 @@ def test_bad_amounts(name, make, value):
     with pytest.raises(ValueError) as error:
         make(value)
     assert str(error.value).startswith(f"`{name}` must be")
-    assert f"Received: {name}={value}" in str(error.value)
+    assert f"Received: {name}={value!r}" in str(error.value)
 
 
 def test_l0_counts_coordinates():

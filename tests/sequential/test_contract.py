@@ -117,7 +117,7 @@ def test_fractions_out_of_range(Test, name, value):
     with pytest.raises(ValueError) as error:
         Test(**{name: value})
     assert str(error.value).startswith(f"`{name}` must be a number in (0, ")
-    assert f"Received: {name}={value}" in str(error.value)
+    assert f"Received: {name}={value!r}" in str(error.value)
 
 
 @every
@@ -170,7 +170,7 @@ def test_expected_samples_are_those_stated():
 @every
 @pytest.mark.parametrize("value", [0, -5, 100.0, "100", True])
 def test_bad_horizon(Test, value):
-    with pytest.raises(ValueError, match=f"`max_samples` must.*max_samples={value}"):
+    with pytest.raises(ValueError, match=f"`max_samples` must.*max_samples={value!r}"):
         Test(0.5, 0.05, max_samples=value)
 
 

@@ -186,7 +186,7 @@ def test_agreement_must_be_a_probability(agreement):
     with pytest.raises(ValueError) as error:
         test.operating_characteristics(agreement)
     assert "`agreement` must lie in [0, 1]" in str(error.value)
-    assert f"Received: agreement={agreement}" in str(error.value)
+    assert f"Received: agreement={agreement!r}" in str(error.value)
 
 
 def test_plot():
