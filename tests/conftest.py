@@ -5,11 +5,22 @@ The tests run on the backend that `KERAS_BACKEND` names. With
 that does not have it.
 """
 
+import importlib.abc
 import os
 import sys
 
-for name in filter(None, os.environ.get("KERAS_PROBCERT_BLOCK", "").split(",")):
-    sys.modules[name] = None
+BLOCKED = tuple(filter(None, os.environ.get("KERAS_PROBCERT_BLOCK", "").split(",")))
+
+
+class Blocker(importlib.abc.MetaPathFinder):
+    """Finds nothing where something is; Keras reads `None` in `sys.modules`."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+
+sys.meta_path.insert(0, Blocker())
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402

@@ -74,5 +74,5 @@ def test_bad_arrays(first, second):
 
 @pytest.mark.parametrize("level", [0, 1, 95, -0.1, "0.95", True, float("nan")])
 def test_bad_level(level):
-    with pytest.raises(ValueError, match=f"`level` must be a number.*level={level}"):
+    with pytest.raises(ValueError, match=f"`level` must be a number.*level={level!r}"):
         paired_difference([True], [False], level)

@@ -236,7 +236,7 @@ def test_scale_must_be_below_one(make, value):
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "0", True])
 def test_fill_value_must_lie_in_the_range(value):
     for make in (Affine, lambda **a: Rotation(5, **a), lambda **a: Scale(0.1, **a)):
-        with pytest.raises(ValueError, match=f"`fill_value` .*fill_value={value}"):
+        with pytest.raises(ValueError, match=f"`fill_value` .*fill_value={value!r}"):
             make(fill_value=value)
 
 
