@@ -1,8 +1,10 @@
 """What a base model says of itself: its inputs, classes and last activation."""
 
+import contextlib
 import inspect
 
 import keras
+from keras import ops
 
 
 def check_classifier(model):
@@ -79,19 +81,87 @@ def output_units(model, shape):
     return units
 
 
-def last_activation(model):
-    """The activation of the layer that makes the output, `None` if unknown."""
+def last_layer(model):
+    """The layer that makes the output, `None` if unknown."""
     model = innermost(model)
     if not getattr(model, "outputs", None):
         return None
     for layer in reversed(model.layers):
         if getattr(layer, "output", None) is model.outputs[0]:
-            if isinstance(layer, keras.Model):
-                return last_activation(layer)
-            if isinstance(layer, keras.layers.Softmax):
-                return keras.activations.softmax
-            return getattr(layer, "activation", None)
+            return last_layer(layer) if isinstance(layer, keras.Model) else layer
     return None
+
+
+def last_activation(model):
+    """The activation of the layer that makes the output, `None` if unknown."""
+    layer = last_layer(model)
+    if isinstance(layer, keras.layers.Softmax):
+        return keras.activations.softmax
+    return getattr(layer, "activation", None)
+
+
+def logits(model, from_logits=None):
+    """A function from inputs to the logits of `model`, of all its classes.
+
+    Where the last layer ends in a softmax or a sigmoid, what goes into it is
+    returned: probabilities lose the logits where they round to 0 and 1. The single
+    unit of a two-class model becomes the second of two logits, beside a zero.
+
+    Args:
+        model: a Keras classifier: logits or softmax `(rows, classes)`, or one
+            unit.
+        from_logits: whether the model's outputs are logits; by default the last
+            layer says so, and a model that does not show it (subclassed) is taken
+            to give logits. `False` takes logarithms where no activation can be
+            left out.
+
+    Returns:
+        A function from `(rows, …)` to `(rows, classes)`, at least two classes.
+    """
+    activation = last_activation(model)
+    known = activation in (keras.activations.softmax, keras.activations.sigmoid)
+    if from_logits is None:
+        from_logits = not known
+
+    def forward(x):
+        if from_logits:
+            outputs = model(x, training=False)
+        elif known:
+            with _linear(last_layer(model)):
+                outputs = model(x, training=False)
+        else:
+            outputs = model(x, training=False)
+            tiny = keras.config.epsilon()
+            if outputs.shape[1] == 1:
+                outputs = ops.clip(outputs, tiny, 1 - tiny)
+                outputs = ops.log(outputs) - ops.log1p(-outputs)
+            else:
+                outputs = ops.log(ops.maximum(outputs, tiny))
+        # Half precision has too few digits for losses and for ranking classes.
+        if keras.backend.standardize_dtype(outputs.dtype) != "float64":
+            outputs = ops.cast(outputs, "float32")
+        if outputs.shape[1] == 1:
+            outputs = ops.concatenate([ops.zeros_like(outputs), outputs], axis=1)
+        return outputs
+
+    return forward
+
+
+@contextlib.contextmanager
+def _linear(layer):
+    """Leaves out the activation of `layer` while the block runs."""
+    if isinstance(layer, keras.layers.Softmax):
+        layer.call = lambda inputs, mask=None: inputs
+        try:
+            yield
+        finally:
+            del layer.call
+        return
+    activation, layer.activation = layer.activation, keras.activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = activation
 
 
 def takes_logits(loss):

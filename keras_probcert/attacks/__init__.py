@@ -1,5 +1,10 @@
 """Attacks: searches for inputs near an input that a model gets wrong."""
 
+from keras_probcert.attacks.attack import Attack
+from keras_probcert.attacks.fgsm import FGSM
+from keras_probcert.attacks.gradient_attack import GradientAttack
+from keras_probcert.attacks.mifgsm import MIFGSM
+from keras_probcert.attacks.pgd import PGD
 from keras_probcert.attacks.projected_gradient import ProjectedGradient
 
-__all__ = ["ProjectedGradient"]
+__all__ = ["FGSM", "MIFGSM", "PGD", "Attack", "GradientAttack", "ProjectedGradient"]

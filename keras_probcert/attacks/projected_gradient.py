@@ -1,17 +1,13 @@
 """Projected gradient ascent, the inner maximization of attacks and training."""
 
-import math
-
 import numpy as np
 from keras import ops
 
 from keras_probcert import backend
-from keras_probcert.perturbations import L2, LInf
+from keras_probcert.attacks import norms
+from keras_probcert.perturbations import Perturbation
 from keras_probcert.perturbations.noise import Noise
 from keras_probcert.validation import check_integer, check_number
-
-# The ball of radius 1 of each norm, to start from a random point in it.
-_UNIT_BALLS = {"linf": LInf(1.0, clip=None), "l2": L2(1.0, clip=None)}
 
 
 class ProjectedGradient:
@@ -21,11 +17,11 @@ class ProjectedGradient:
 
     \[x' \leftarrow \Pi\left(x' + \text{step\_size} \cdot d(\nabla v(x'))\right),\]
 
-    where \(d\) is the sign of the gradient (L∞) or the gradient over its L2 norm
-    (L2), and \(\Pi\) clamps to `clip`, then projects onto the ball. Rows do not
-    influence each other. Where the gradient is zero or not finite, an input stays as
-    it is. One step is one pass forward and back; the values at the result are
-    not computed.
+    where \(d\) is the sign of the gradient (L∞), the gradient over its L2 norm
+    (L2) or its largest coordinate alone (L1), and \(\Pi\) clamps to `clip`, then
+    projects onto the ball. Rows do not influence each other. Where the gradient is
+    zero or not finite, an input stays as it is. One step is one pass forward and
+    back; the values at the result are not computed.
 
     Args:
         epsilon: the radius, in units of the input, at least 0; `None` for no
@@ -34,7 +30,7 @@ class ProjectedGradient:
         step_size: the length of a step (L∞: of every coordinate), in units of the
             input; `None` (default) for `2.5 * epsilon / steps`, which reaches
             every point of the ball. A scalar tensor will do.
-        norm: `"linf"` (default) or `"l2"`.
+        norm: `"linf"` (default), `"l2"` or `"l1"`.
         clip: `(low, high)`, the valid input range, `(0, 1)` by default; `None`
             for no range.
 
@@ -57,10 +53,7 @@ class ProjectedGradient:
     """
 
     def __init__(self, epsilon, steps, step_size=None, norm="linf", clip=(0.0, 1.0)):
-        if norm not in _UNIT_BALLS:
-            raise ValueError(
-                f"`norm` must be one of {sorted(_UNIT_BALLS)}. Received: norm={norm!r}"
-            )
+        self._norm = norms.get(norm)
         if epsilon is None and step_size is None:
             raise ValueError(
                 "`step_size` must be given where there is no ball. "
@@ -75,7 +68,7 @@ class ProjectedGradient:
         self.step_size = 2.5 * epsilon / steps if step_size is None else step_size
         self.norm = norm
         # The checks of a perturbation's range are those of this one.
-        self._clamp = LInf(0.0, clip=clip).clamp
+        self._clamp = Perturbation(clip).clamp
 
     def random_start(self, x, seeds):
         """A point of each row's ball, drawn uniformly, then clamped to `clip`.
@@ -87,8 +80,12 @@ class ProjectedGradient:
         Returns:
             A tensor like `x`.
         """
+        return self.random_point(x, Noise(seeds, 1))
+
+    def random_point(self, x, noise):
+        """As `random_start`, from `Noise` of one copy a row."""
         centre = ops.zeros_like(x, dtype="float32")[:, None]
-        step = _UNIT_BALLS[self.norm].sample(centre, Noise(seeds, 1))[:, 0]
+        step = self._norm.unit_ball.sample(centre, noise)[:, 0]
         return self._clamp(x + self.epsilon * ops.cast(step, x.dtype))
 
     def __call__(self, value, x, start=None):
@@ -103,46 +100,44 @@ class ProjectedGradient:
         Returns:
             A tensor like `x`. No gradient flows through it.
         """
+
+        def direction(_, point, memory):
+            return self.direction(backend.input_gradient(value, point)), memory
+
+        return self.climb(direction, x, start)
+
+    def climb(self, direction, x, start=None, memory=()):
+        """The points that steps along `direction` lead to.
+
+        Args:
+            direction: a function of the step's index, the point and the memory to
+                the direction of the step and the next memory.
+            x: float tensor, `(rows, …)`, the centres of the balls.
+            start: where to start, like `x`; `None` (default) for `x` itself.
+            memory: what one step hands to the next, a tuple of tensors.
+
+        Returns:
+            A tensor like `x`. No gradient flows through it.
+        """
         x = ops.stop_gradient(x)
         start = x if start is None else ops.stop_gradient(start)
 
-        def step(_, point):
-            gradient = backend.input_gradient(value, point)
-            return self.project(point + self.step_size * self.direction(gradient), x)
+        def step(index, carry):
+            point, memory = carry
+            step, memory = direction(index, point, memory)
+            return self.project(point + self.step_size * step, x), memory
 
-        return ops.stop_gradient(ops.fori_loop(0, self.steps, step, start))
+        point, _ = ops.fori_loop(0, self.steps, step, (start, memory))
+        return ops.stop_gradient(point)
 
     def direction(self, gradient):
         """The steepest step of length 1, row by row; zero where there is none."""
-        gradient = ops.where(ops.isfinite(gradient), gradient, 0.0)
-        if self.norm == "linf":
-            return ops.sign(gradient)
-        # Scaled first, since the squares of small gradients vanish in float32.
-        axes = tuple(range(1, len(gradient.shape)))
-        largest = ops.max(ops.abs(gradient), axis=axes, keepdims=True)
-        gradient = gradient / ops.where(largest > 0, largest, 1.0)
-        return gradient / ops.maximum(_l2_norm(gradient), 0.5)
+        return self._norm.direction(gradient)
 
     def project(self, point, x):
         """`point` clamped to `clip`, then brought into the ball around `x`."""
         point = self._clamp(point)
         if self.epsilon is not None:
             # Towards x, so inside the range, to rounding.
-            step = point - x
-            if self.norm == "linf":
-                step = ops.clip(step, -self.epsilon, self.epsilon)
-            else:
-                length = _l2_norm(step)
-                far = length > self.epsilon
-                step = step * ops.where(
-                    far, self.epsilon / ops.where(far, length, 1.0), 1.0
-                )
-            point = x + step
+            point = x + self._norm.project(point - x, self.epsilon)
         return self._clamp(point)
-
-
-def _l2_norm(x):
-    """The L2 norm of each row, of shape `(rows, 1, …)`."""
-    flat = ops.reshape(x, (-1, math.prod(x.shape[1:])))
-    norm = ops.sqrt(ops.sum(ops.square(flat), axis=1))
-    return ops.reshape(norm, (-1, *[1] * (len(x.shape) - 1)))

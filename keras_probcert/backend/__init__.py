@@ -28,5 +28,6 @@ batches = _backend.batches
 is_concrete = _backend.is_concrete
 forward_in_chunks = _backend.forward_in_chunks
 while_loop = _backend.while_loop
+compiled = _backend.compiled
 input_gradient = _backend.input_gradient
 STATIC_SHAPES = _backend.STATIC_SHAPES

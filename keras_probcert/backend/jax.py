@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 
 from keras_probcert.backend.stateless import stateless_call
@@ -84,6 +85,26 @@ def is_concrete(x):
 def while_loop(cond, body, state):
     """`jax.lax.while_loop` over a tuple of arrays of constant shape."""
     return jax.lax.while_loop(lambda s: cond(*s), lambda s: tuple(body(*s)), state)
+
+
+def compiled(function, model, examples):
+    """`function` compiled, anew for each number of rows.
+
+    Args:
+        function: takes arrays whose first axis is the rows.
+        model: the built Keras model whose variables `function` reads.
+        examples: arrays of the shapes and dtypes to come.
+    """
+    del examples
+    variables = model.variables
+
+    @jax.jit
+    def run(values, *arrays):
+        mapping = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
+            return function(*arrays)
+
+    return lambda *arrays: run([v.value for v in variables], *arrays)
 
 
 def input_gradient(value, x):

@@ -135,6 +135,19 @@ def while_loop(cond, body, state):
     return tf.while_loop(cond, body, state)
 
 
+def compiled(function, model, examples):
+    """`function` compiled for any number of rows.
+
+    Args:
+        function: takes arrays whose first axis is the rows.
+        model: the built Keras model whose variables `function` reads.
+        examples: arrays of the shapes and dtypes to come.
+    """
+    del model  # A graph reads variables where they are.
+    signature = [tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in examples]
+    return tf.function(function, input_signature=signature)
+
+
 def input_gradient(value, x):
     """The gradient of each row's `value` with respect to the row."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -184,7 +184,7 @@ def test_rows_do_not_influence_each_other(model, batch):
         ({"epsilon": 0.1, "steps": 2.5}, "`steps`"),
         ({"epsilon": 0.1, "steps": 2, "step_size": -1}, "`step_size`"),
         ({"epsilon": None, "steps": 2}, "`step_size`.*no ball"),
-        ({"epsilon": 0.1, "steps": 2, "norm": "l1"}, "`norm`.*'l1'"),
+        ({"epsilon": 0.1, "steps": 2, "norm": "l3"}, "`norm`.*'l3'"),
         ({"epsilon": 0.1, "steps": 2, "clip": (1, 0)}, "`clip`"),
     ],
 )

@@ -207,7 +207,7 @@ def test_bad_losses_without_a_value_a_row(name, batch):
         ("trades", {"steps": 0}, "`steps`.*at least 1.*0"),
         ("trades", {"beta": -1.0}, "`beta`.*-1"),
         ("mart", {"step_size": -0.1}, "`step_size`"),
-        ("pgdt", {"norm": "l1"}, "`norm`"),
+        ("pgdt", {"norm": "l3"}, "`norm`"),
         ("pgdt", {"random_start": 1}, "`random_start` must be True or False"),
         ("kl_pgd", {"clip": (1.0, 0.0)}, "`clip`"),
         ("da", {"num_samples": 0}, "`num_samples`"),

@@ -1,0 +1,197 @@
+"""What all attacks share: checks, batches, compilation, and what they may return."""
+
+import warnings
+
+import numpy as np
+from keras import ops
+
+from keras_probcert import backend, models
+from keras_probcert.attacks import losses, norms
+from keras_probcert.perturbations import Perturbation
+from keras_probcert.seeds import resolve_seed
+from keras_probcert.validation import (
+    check_inputs,
+    check_integer,
+    check_labels,
+    check_number,
+)
+
+# NumPy's names of the norms.
+_ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
+
+
+class Attack:
+    """Looks for inputs near given ones that a model gets wrong.
+
+    Called as `attack(model, x, y)`. Subclasses override `run`. What comes back
+
+    - lies in `clip` and, where the attack has an `epsilon`, in the ball of that
+      radius around `x`, in the dtype of `x`;
+    - is either classified otherwise than as `y`, or has an `objective` at least as
+      large as that of `x`: where a search made things worse, `x` comes back;
+    - is, for each row, a function of the row, its label, its seed and the model:
+      rows in one batch have nothing to do with each other.
+
+    The model's logits are attacked: a softmax or sigmoid at its end is left out.
+
+    Args:
+        epsilon: the radius of the ball, in units of the input, above 0; `None` for
+            no ball.
+        norm: the norm of the ball, `"linf"`, `"l2"` or `"l1"`.
+        clip: `(low, high)`, the valid input range; `None` for no range.
+    """
+
+    # The fewest classes that the attack makes sense for.
+    least_classes = 2
+    # Whether it follows gradients, so that a model without any is worth a warning.
+    uses_gradients = True
+
+    def __init__(self, epsilon=None, norm="linf", clip=(0.0, 1.0)):
+        if epsilon is not None and check_number("epsilon", epsilon) == 0:
+            raise ValueError(
+                "`epsilon` must be above 0: within 0 the accuracy is the standard "
+                f"accuracy. Received: epsilon={epsilon!r}"
+            )
+        norms.get(norm)
+        self.epsilon = epsilon
+        self.norm = norm
+        self.clip = Perturbation(clip).clip
+        self._compiled = {}
+
+    def run(self, model, x, y, seeds):
+        """The points found, inside a graph.
+
+        Args:
+            model: a function from inputs to logits `(rows, classes)`.
+            x: float32 or float64 tensor, `(rows, …)`.
+            y: int32 tensor, `(rows,)`, the classes to get away from.
+            seeds: int32 tensor, `(rows, 2)`, one seed a row.
+
+        Returns:
+            A tensor like `x`.
+        """
+        raise NotImplementedError
+
+    def objective(self, logits, y):
+        """What the attack raises, one value a row; cross-entropy by default."""
+        return losses.cross_entropy(logits, y)
+
+    def clamp(self, x):
+        """`x` brought into `clip`."""
+        return x if self.clip is None else ops.clip(x, *self.clip)
+
+    def __call__(self, model, x, y, seed=None, batch_size=250, from_logits=None):
+        """Adversarial examples for a batch of inputs.
+
+        Args:
+            model: a Keras classifier: logits or softmax `(rows, classes)`, or one
+                unit (two classes).
+            x: float array `(rows, …)` inside `clip`.
+            y: class indices `(rows,)`, or one-hot `(rows, classes)`: the classes
+                that the rows belong to.
+            seed: `None` (default) for fresh noise, an int that makes the run
+                repeatable, or int32 `(rows, 2)`, a seed for each row.
+            batch_size: rows that are attacked together, 250 by default; it bounds
+                memory and changes no result.
+            from_logits: whether the model gives logits; by default its last layer
+                tells (see `models.logits`).
+
+        Returns:
+            An array of the shape and dtype of `x`.
+
+        Raises:
+            ValueError: if `x` is empty, has no floating-point dtype, another shape
+                than the model's inputs, or a value that is NaN, infinite or outside
+                `clip`; if `y` does not name one class for each row; or if the model
+                has fewer classes than the attack needs.
+        """
+        models.check_classifier(model)
+        batch_size = check_integer("batch_size", batch_size)
+        x = _as_numpy(check_inputs(x, self.clip, models.row_shape(model)))
+        models.build(model, x.shape)
+        classes = max(2, models.output_units(model, x.shape[1:]))
+        if classes < self.least_classes:
+            raise ValueError(
+                f"`model` must have at least {self.least_classes} classes for "
+                f"{type(self).__name__}. Received: {classes} classes"
+            )
+        y = check_labels(y, len(x), classes).astype("int32")
+        seeds = np.asarray(resolve_seed(seed, len(x)), "int32")
+
+        wide = x if x.dtype == np.float64 else x.astype("float32")
+        logits = models.logits(model, from_logits)
+        if self.uses_gradients:
+            _warn_of_zero_gradients(logits, wide[:16], y[:16])
+        attack = self._compile(model, logits, from_logits, (wide, y, seeds))
+        found = [
+            attack(*(a[i : i + batch_size] for a in (wide, y, seeds)))
+            for i in range(0, len(x), batch_size)
+        ]
+        return self._within(np.concatenate(found), x)
+
+    def _compile(self, model, logits, from_logits, arrays):
+        wide = arrays[0]
+
+        def attack(x, y, seeds):
+            found = self.run(logits, x, y, seeds)
+            before, after = logits(x), logits(found)
+            kept = ops.logical_or(
+                ops.not_equal(ops.argmax(after, axis=1), ops.cast(y, "int32")),
+                self.objective(after, y) >= self.objective(before, y),
+            )
+            return ops.where(
+                ops.reshape(kept, (-1, *[1] * (len(x.shape) - 1))), found, x
+            )
+
+        # What is compiled keeps the model alive, so its id stays its own.
+        key = (id(model), from_logits, wide.shape[1:], wide.dtype)
+        if key not in self._compiled:
+            self._compiled[key] = _padded(backend.compiled(attack, model, arrays))
+        return self._compiled[key]
+
+    def _within(self, found, x):
+        """`found` in the dtype of `x`, in the ball and the range to the last digit."""
+        start = x.astype("float64")
+        step = found.astype("float64") - start
+        if self.epsilon is not None:
+            flat = step.reshape(len(step), -1)
+            length = np.linalg.norm(flat, _ORDERS[self.norm], axis=1, keepdims=True)
+            shrink = np.minimum(1, self.epsilon / np.maximum(length, self.epsilon))
+            step = (flat * shrink).reshape(step.shape)
+        point = start + step
+        if self.clip is not None:
+            point = np.clip(point, *self.clip)
+        # Rounded towards x, so that no norm grows.
+        rounded = point.astype(x.dtype)
+        far = np.abs(rounded.astype("float64") - start) > np.abs(point - start)
+        return np.where(far, np.nextafter(rounded, x), rounded)
+
+
+def _padded(function):
+    """`function` for a backend that compiles anew for each number of rows."""
+
+    def run(*arrays):
+        rows = len(arrays[0])
+        if backend.STATIC_SHAPES:
+            # Powers of two, so that a few sizes serve all.
+            missing = (1 << (rows - 1).bit_length()) - rows
+            arrays = [np.concatenate([a, np.repeat(a[:1], missing, 0)]) for a in arrays]
+        return ops.convert_to_numpy(function(*arrays))[:rows]
+
+    return run
+
+
+def _as_numpy(x):
+    return x if isinstance(x, np.ndarray) else ops.convert_to_numpy(x)
+
+
+def _warn_of_zero_gradients(logits, x, y):
+    gradient = backend.input_gradient(
+        lambda x: losses.margin(logits(x), y), ops.convert_to_tensor(x)
+    )
+    if not np.any(ops.convert_to_numpy(gradient)):
+        warnings.warn(
+            "The gradient of the logits is zero everywhere: attacks that follow "
+            "gradients say nothing about this model. Square needs none.",
+            stacklevel=3,
+        )

@@ -1,0 +1,78 @@
+"""The loop that gradient attacks share: start, gradient, direction, step, project."""
+
+from keras import ops
+
+from keras_probcert import backend
+from keras_probcert.attacks.attack import Attack
+from keras_probcert.attacks.projected_gradient import ProjectedGradient
+from keras_probcert.perturbations.noise import Noise
+
+
+class GradientAttack(Attack):
+    """Climbs a value by projected steps along what its gradients suggest.
+
+    A variant overrides the few hooks in which it differs: `start`, `value`,
+    `gradient`, `direction`, and `memory` for what one step hands to the next.
+
+    Args:
+        epsilon: the radius of the ball, in units of the input, above 0; 8/255 by
+            default.
+        steps: the number of steps, at least 1.
+        step_size: the length of a step, in units of the input; `None` (default) for
+            `2.5 * epsilon / steps`, or the variant's own part of `epsilon`.
+        norm: `"linf"`, `"l2"` or `"l1"`.
+        clip: `(low, high)`, the valid input range, `(0, 1)` by default; `None` for
+            no range.
+    """
+
+    def __init__(
+        self, epsilon=8 / 255, steps=10, step_size=None, norm="linf", clip=(0.0, 1.0)
+    ):
+        super().__init__(epsilon, norm, clip)
+        self.search = ProjectedGradient(epsilon, steps, step_size, norm, clip)
+
+    def run(self, model, x, y, seeds):
+        clean = model(x)
+
+        def direction(index, point, memory):
+            # The start draws from copy 0, each step from one of its own.
+            noise = Noise(seeds, 1, first=index + 1)
+
+            def value(point):
+                return self.value(model, point, y, x, clean, noise)
+
+            return self.direction(*self.gradient(value, point, memory, noise))
+
+        start = self.start(x, Noise(seeds, 1))
+        return self.search.climb(direction, x, start, self.memory(x))
+
+    def start(self, x, noise):
+        """Where to start; `x` itself by default."""
+        return x
+
+    def memory(self, x):
+        """What the first step is handed, a tuple of tensors; empty by default."""
+        return ()
+
+    def value(self, model, point, y, x, clean, noise):
+        """What is climbed, one value a row; the objective at `point` by default."""
+        return self.objective(model(point), y)
+
+    def gradient(self, value, point, memory, noise):
+        """The gradient that a step follows, and the memory."""
+        return backend.input_gradient(value, point), memory
+
+    def direction(self, gradient, memory):
+        """The direction of the step, and the memory that the next one is handed."""
+        return self.search.direction(gradient), memory
+
+
+def momentum(gradient, velocity, decay):
+    """`gradient` over the mean size of its coordinates, plus decayed velocity.
+
+    A gradient of zero adds nothing.
+    """
+    gradient = ops.where(ops.isfinite(gradient), gradient, 0.0)
+    axes = tuple(range(1, len(gradient.shape)))
+    size = ops.mean(ops.abs(gradient), axis=axes, keepdims=True)
+    return gradient / ops.where(size > 0, size, 1.0) + decay * velocity
