@@ -207,10 +207,10 @@ class IBPModel(TrainingMethod):
             return ops.zeros(())
         final = self.epsilon(self.epsilon.end)
         fading = ops.relu(1.0 - epsilon / ops.maximum(final, 1e-6))
-        input_width = ops.mean(box.upper - box.lower)
+        input_width = 2 * ops.mean(box.radius)
         total = 0.0
         for interval in relus:
-            width = ops.mean(interval.upper - interval.lower)
+            width = 2 * ops.mean(interval.radius)
             tightness = input_width / ops.maximum(width, 1e-12)
             total += ops.relu(self.tolerance - tightness)
             total += self._imbalance(interval)
@@ -219,7 +219,7 @@ class IBPModel(TrainingMethod):
 
     def _imbalance(self, interval):
         """How far active and inactive neurons are from having equal shares."""
-        centre = (interval.lower + interval.upper) / 2
+        centre = interval.centre
         active = ops.cast(interval.lower > 0, centre.dtype)
         inactive = ops.cast(interval.upper < 0, centre.dtype)
         square = ops.square(centre - ops.mean(centre))
@@ -264,7 +264,7 @@ def _worst_logits(dense, bounds, target):
         bounds: the `Interval` of its inputs, each `(rows, features)`.
         target: one-hot, `(rows, classes)`.
     """
-    dtype = bounds.lower.dtype
+    dtype = bounds.centre.dtype
     kernel = ops.cast(dense.kernel, dtype)
     bias = ops.cast(dense.bias, dtype) if dense.use_bias else 0.0
     values = ops.matmul(ops.cast(bounds.value, dtype), kernel) + bias
@@ -272,12 +272,10 @@ def _worst_logits(dense, bounds, target):
     filters = ops.transpose(kernel)
     differences = filters[None] - filters[:, None]
     of_class = ops.argmax(target, axis=-1)
-    centre = (bounds.lower + bounds.upper) / 2
-    radius = (bounds.upper - bounds.lower) / 2
-    logits = ops.matmul(centre, kernel) + bias
+    logits = ops.matmul(bounds.centre, kernel) + bias
     logits = logits - ops.sum(target * logits, axis=-1, keepdims=True)
     widths = ops.take(ops.abs(differences), of_class, axis=0)
-    return values, logits + ops.einsum("ncf,nf->nc", widths, radius)
+    return values, logits + ops.einsum("ncf,nf->nc", widths, bounds.radius)
 
 
 def initialize_for_ibp(model, seed=None):

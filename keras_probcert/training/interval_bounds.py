@@ -1,14 +1,11 @@
 """Interval bound propagation through the layers of a Keras model."""
 
-from collections import namedtuple
+import functools
 
 import keras
 from keras import layers, ops, tree
 
 from keras_probcert.models import innermost
-
-# A tensor at an input, and its least and greatest value over the input's box.
-Interval = namedtuple("Interval", ("value", "lower", "upper"))
 
 _MONOTONE_ACTIVATIONS = (
     "linear relu relu6 leaky_relu elu selu sigmoid tanh softplus hard_tanh "
@@ -69,6 +66,45 @@ _DROPOUTS = (
     layers.SpatialDropout2D,
     layers.SpatialDropout3D,
 )
+
+
+class Interval:
+    """A tensor at an input, and its bounds over the input's box.
+
+    By its two ends, or by its centre and half its width, which is what linear maps
+    take and give; the other pair is worked out where it is asked for. Iterates over
+    value, lower and upper bound.
+    """
+
+    def __init__(self, value, lower=None, upper=None, centre=None, radius=None):
+        self.value = value
+        if centre is None:
+            self.lower, self.upper = lower, upper
+        else:
+            self.centre, self.radius = centre, radius
+
+    def __iter__(self):
+        return iter((self.value, self.lower, self.upper))
+
+    @functools.cached_property
+    def lower(self):
+        """The least value."""
+        return self.centre - self.radius
+
+    @functools.cached_property
+    def upper(self):
+        """The greatest value."""
+        return self.centre + self.radius
+
+    @functools.cached_property
+    def centre(self):
+        """The middle of the bounds."""
+        return (self.lower + self.upper) / 2
+
+    @functools.cached_property
+    def radius(self):
+        """Half the distance of the bounds."""
+        return (self.upper - self.lower) / 2
 
 
 def bounded_layers(model, outermost=True):
@@ -245,7 +281,7 @@ def affine(layer, interval):
     """
     apply = _linear_map(layer)
     # In mixed precision weights come rounded, as the layer itself sees them.
-    dtype = interval.lower.dtype
+    dtype = interval.centre.dtype
     bias = 0.0
     if layer.use_bias:
         shape = [1] * len(interval.value.shape)
@@ -254,9 +290,9 @@ def affine(layer, interval):
         bias = ops.reshape(ops.cast(layer.bias, dtype), shape)
     kernel = ops.cast(layer.kernel, dtype)
     value = apply(ops.cast(interval.value, dtype), kernel) + bias
-    centre = apply((interval.lower + interval.upper) / 2, kernel) + bias
-    radius = apply((interval.upper - interval.lower) / 2, ops.abs(kernel))
-    return Interval(value, centre - radius, centre + radius)
+    centre = apply(interval.centre, kernel) + bias
+    radius = apply(interval.radius, ops.abs(kernel))
+    return Interval(value, centre=centre, radius=radius)
 
 
 def _linear_map(layer):
@@ -310,8 +346,8 @@ def _normalized(layer, interval, training):
     if layer.center:
         shift = shift + ops.cast(layer.beta, "float32")
     scale, shift = (
-        ops.reshape(ops.cast(tensor, interval.lower.dtype), shape)
+        ops.reshape(ops.cast(tensor, interval.centre.dtype), shape)
         for tensor in (scale, shift)
     )
-    ends = [tensor * scale + shift for tensor in (interval.lower, interval.upper)]
-    return Interval(value, ops.minimum(*ends), ops.maximum(*ends))
+    centre = interval.centre * scale + shift
+    return Interval(value, centre=centre, radius=interval.radius * ops.abs(scale))

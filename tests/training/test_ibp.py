@@ -51,7 +51,7 @@ def test_bounds_hold(training):
     x = rng.random((3, 8, 8, 2))
     epsilon = 0.05
     bounds = propagate(model, box(x, epsilon))
-    lower, upper = (ops.convert_to_numpy(t) for t in bounds[1:])
+    lower, upper = (ops.convert_to_numpy(t) for t in (bounds.lower, bounds.upper))
     assert (lower < upper).all()
     for corner in (True, False):
         moves = rng.uniform(-1, 1, (300, *x.shape))
@@ -62,7 +62,7 @@ def test_bounds_hold(training):
     if training:
         # The statistics of the values: the bounds of a box of no width are they.
         bounds = propagate(model, box(x, 0.0), training=True)
-        for end in bounds[1:]:
+        for end in (bounds.lower, bounds.upper):
             np.testing.assert_allclose(
                 *(ops.convert_to_numpy(t) for t in (end, bounds.value)), atol=1e-4
             )
