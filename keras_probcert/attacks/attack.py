@@ -45,6 +45,8 @@ class Attack:
     least_classes = 2
     # Whether inputs must be images, `(rows, height, width, channels)`.
     needs_images = False
+    # Whether it needs a range of valid inputs.
+    needs_clip = False
     # Whether it follows gradients, so that a model without any is worth a warning.
     uses_gradients = True
 
@@ -53,6 +55,11 @@ class Attack:
             raise ValueError(
                 "`epsilon` must be above 0: within 0 the accuracy is the standard "
                 f"accuracy. Received: epsilon={epsilon!r}"
+            )
+        if self.needs_clip and clip is None:
+            raise ValueError(
+                f"`clip` must be a pair (low, high) for {type(self).__name__}. "
+                "Received: clip=None"
             )
         norms.get(norm)
         self.epsilon = epsilon

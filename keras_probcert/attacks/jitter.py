@@ -69,7 +69,7 @@ class Jitter(PGD):
         p = p + self.sigma * standard_normal(logits, noise)
         error = ops.square(p - ops.one_hot(y, logits.shape[1], dtype=p.dtype))
         axes = tuple(range(1, len(x.shape)))
-        length = ops.max(ops.abs(point - x), axis=axes)
+        length = ops.cast(ops.max(ops.abs(point - x), axis=axes), p.dtype)
         wrong = ops.not_equal(ops.argmax(logits, axis=1), y)
         divided = ops.logical_and(wrong, length > 0)
         return ops.sum(error, axis=1) / ops.where(divided, length, 1.0)
