@@ -61,6 +61,15 @@ def check_bool(name, value):
     return bool(value)
 
 
+def check_choice(name, value, choices):
+    """`value`, one of the strings `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(
+            f"`{name}` must be one of {list(choices)}. Received: {name}={value!r}"
+        )
+    return value
+
+
 def check_floating(name, x):
     """Checks that the array or tensor `x` has a floating-point dtype."""
     dtype = keras.backend.standardize_dtype(x.dtype)

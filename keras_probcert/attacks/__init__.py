@@ -1,10 +1,55 @@
 """Attacks: searches for inputs near an input that a model gets wrong."""
 
 from keras_probcert.attacks.attack import Attack
+from keras_probcert.attacks.bim import BIM
+from keras_probcert.attacks.cw import CW
+from keras_probcert.attacks.difgsm import DIFGSM
+from keras_probcert.attacks.eotpgd import EOTPGD
+from keras_probcert.attacks.ffgsm import FFGSM
 from keras_probcert.attacks.fgsm import FGSM
+from keras_probcert.attacks.gaussian_noise import GaussianNoise
 from keras_probcert.attacks.gradient_attack import GradientAttack
+from keras_probcert.attacks.jitter import Jitter
 from keras_probcert.attacks.mifgsm import MIFGSM
+from keras_probcert.attacks.nifgsm import NIFGSM
+from keras_probcert.attacks.one_pixel import OnePixel
 from keras_probcert.attacks.pgd import PGD
+from keras_probcert.attacks.pgdl2 import PGDL2
+from keras_probcert.attacks.pixle import Pixle
 from keras_probcert.attacks.projected_gradient import ProjectedGradient
+from keras_probcert.attacks.rfgsm import RFGSM
+from keras_probcert.attacks.sinifgsm import SINIFGSM
+from keras_probcert.attacks.table_9 import TABLE_9
+from keras_probcert.attacks.tifgsm import TIFGSM
+from keras_probcert.attacks.tpgd import TPGD
+from keras_probcert.attacks.upgd import UPGD
+from keras_probcert.attacks.vmifgsm import VMIFGSM
+from keras_probcert.attacks.vnifgsm import VNIFGSM
 
-__all__ = ["FGSM", "MIFGSM", "PGD", "Attack", "GradientAttack", "ProjectedGradient"]
+__all__ = [
+    "Attack",
+    "BIM",
+    "CW",
+    "DIFGSM",
+    "EOTPGD",
+    "FFGSM",
+    "FGSM",
+    "GaussianNoise",
+    "GradientAttack",
+    "Jitter",
+    "MIFGSM",
+    "NIFGSM",
+    "OnePixel",
+    "PGD",
+    "PGDL2",
+    "Pixle",
+    "ProjectedGradient",
+    "RFGSM",
+    "SINIFGSM",
+    "TABLE_9",
+    "TIFGSM",
+    "TPGD",
+    "UPGD",
+    "VMIFGSM",
+    "VNIFGSM",
+]

@@ -43,6 +43,10 @@ class Attack:
 
     # The fewest classes that the attack makes sense for.
     least_classes = 2
+    # Whether inputs must be images, `(rows, height, width, channels)`.
+    needs_images = False
+    # Whether it needs a range of valid inputs.
+    needs_clip = False
     # Whether it follows gradients, so that a model without any is worth a warning.
     uses_gradients = True
 
@@ -51,6 +55,11 @@ class Attack:
             raise ValueError(
                 "`epsilon` must be above 0: within 0 the accuracy is the standard "
                 f"accuracy. Received: epsilon={epsilon!r}"
+            )
+        if self.needs_clip and clip is None:
+            raise ValueError(
+                f"`clip` must be a pair (low, high) for {type(self).__name__}. "
+                "Received: clip=None"
             )
         norms.get(norm)
         self.epsilon = epsilon
@@ -101,13 +110,19 @@ class Attack:
 
         Raises:
             ValueError: if `x` is empty, has no floating-point dtype, another shape
-                than the model's inputs, or a value that is NaN, infinite or outside
-                `clip`; if `y` does not name one class for each row; or if the model
-                has fewer classes than the attack needs.
+                than the model's inputs or, where the attack is one on images, than
+                theirs, or a value that is NaN, infinite or outside `clip`; if `y`
+                does not name one class for each row; or if the model has fewer
+                classes than the attack needs.
         """
         models.check_classifier(model)
         batch_size = check_integer("batch_size", batch_size)
         x = _as_numpy(check_inputs(x, self.clip, models.row_shape(model)))
+        if self.needs_images and x.ndim != 4:
+            raise ValueError(
+                "`x` must be images, shape (rows, height, width, channels), for "
+                f"{type(self).__name__}. Received: shape={x.shape}"
+            )
         models.build(model, x.shape)
         classes = max(2, models.output_units(model, x.shape[1:]))
         if classes < self.least_classes:

@@ -6,6 +6,7 @@ from keras_probcert import backend
 from keras_probcert.attacks.attack import Attack
 from keras_probcert.attacks.projected_gradient import ProjectedGradient
 from keras_probcert.perturbations.noise import Noise
+from keras_probcert.validation import check_integer, check_number
 
 
 class GradientAttack(Attack):
@@ -19,16 +20,23 @@ class GradientAttack(Attack):
             default.
         steps: the number of steps, at least 1.
         step_size: the length of a step, in units of the input; `None` (default) for
-            `2.5 * epsilon / steps`, or the variant's own part of `epsilon`.
+            `travel * epsilon / steps`.
         norm: `"linf"`, `"l2"` or `"l1"`.
         clip: `(low, high)`, the valid input range, `(0, 1)` by default; `None` for
             no range.
     """
 
+    # Whether to start at a uniformly random point of the ball, or at `x`.
+    random_start = False
+    # How long all steps are together by default, in units of `epsilon`.
+    travel = 2.5
+
     def __init__(
         self, epsilon=8 / 255, steps=10, step_size=None, norm="linf", clip=(0.0, 1.0)
     ):
-        super().__init__(epsilon, norm, clip)
+        super().__init__(check_number("epsilon", epsilon), norm, clip)
+        if step_size is None:
+            step_size = self.travel * epsilon / check_integer("steps", steps)
         self.search = ProjectedGradient(epsilon, steps, step_size, norm, clip)
 
     def run(self, model, x, y, seeds):
@@ -47,8 +55,8 @@ class GradientAttack(Attack):
         return self.search.climb(direction, x, start, self.memory(x))
 
     def start(self, x, noise):
-        """Where to start; `x` itself by default."""
-        return x
+        """Where to start."""
+        return self.search.random_point(x, noise) if self.random_start else x
 
     def memory(self, x):
         """What the first step is handed, a tuple of tensors; empty by default."""
@@ -76,3 +84,19 @@ def momentum(gradient, velocity, decay):
     axes = tuple(range(1, len(gradient.shape)))
     size = ops.mean(ops.abs(gradient), axis=axes, keepdims=True)
     return gradient / ops.where(size > 0, size, 1.0) + decay * velocity
+
+
+def mean_gradient(gradient, count, x):
+    """The mean of `gradient(0)`, …, `gradient(count - 1)`, tensors like `x`.
+
+    One after the other, in the memory of one.
+    """
+    total = ops.fori_loop(
+        0, count, lambda index, total: total + gradient(index), ops.zeros_like(x)
+    )
+    return total / count
+
+
+def standard_normal(x, noise):
+    """Standard normal noise like `x`, from `Noise` of one copy a row."""
+    return ops.cast(noise.normal(x.shape[1:])[:, 0], x.dtype)

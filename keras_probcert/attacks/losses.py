@@ -42,6 +42,12 @@ def targeted_difference_of_logits_ratio(logits, y, target):
     return difference / (scale + 1e-12)
 
 
+def kl_divergence(logits, others):
+    """KL(p ‖ q) from the logits of p and those of q."""
+    log_p = ops.log_softmax(logits, axis=1)
+    return ops.sum(ops.exp(log_p) * (log_p - ops.log_softmax(others, axis=1)), axis=1)
+
+
 def _of_class(logits, y):
     return ops.take_along_axis(logits, ops.cast(y, "int32")[:, None], axis=1)[:, 0]
 

@@ -47,5 +47,6 @@ class MIFGSM(GradientAttack):
         return (ops.zeros_like(x),)
 
     def direction(self, gradient, memory):
-        velocity = momentum(gradient, memory[0], self.decay)
-        return self.search.direction(velocity), (velocity,)
+        velocity, *rest = memory
+        velocity = momentum(gradient, velocity, self.decay)
+        return self.search.direction(velocity), (velocity, *rest)

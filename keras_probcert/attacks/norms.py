@@ -5,6 +5,7 @@ import math
 from keras import ops
 
 from keras_probcert.perturbations import L1, L2, LInf
+from keras_probcert.validation import check_choice
 
 
 class LInfNorm:
@@ -88,11 +89,7 @@ NORMS = {"linf": LInfNorm(), "l2": L2Norm(), "l1": L1Norm()}
 
 def get(name):
     """The norm of this name: `"linf"`, `"l2"` or `"l1"`."""
-    if not isinstance(name, str) or name not in NORMS:
-        raise ValueError(
-            f"`norm` must be one of {list(NORMS)}. Received: norm={name!r}"
-        )
-    return NORMS[name]
+    return NORMS[check_choice("norm", name, NORMS)]
 
 
 def _row_axes(x):

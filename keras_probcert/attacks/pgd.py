@@ -45,6 +45,3 @@ class PGD(GradientAttack):
     ):
         super().__init__(epsilon, steps, step_size, clip=clip)
         self.random_start = check_bool("random_start", random_start)
-
-    def start(self, x, noise):
-        return self.search.random_point(x, noise) if self.random_start else x

@@ -1,0 +1,36 @@
+"""BIM: gradient steps from the input."""
+
+from keras_probcert.attacks.gradient_attack import GradientAttack
+
+
+class BIM(GradientAttack):
+    r"""The basic iterative method: steps of the sign of the gradient, from `x`.
+
+    Args:
+        epsilon: ε, the L∞ radius, in units of the input, above 0; 8/255 by default.
+        steps: the number of steps, at least 1; 10 by default.
+        step_size: the length of a step in every coordinate, in units of the input;
+            `None` (default) for `2.5 * epsilon / steps`.
+        clip: `(low, high)`, the valid input range, `(0, 1)` by default; `None` for
+            no range.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> x = np.random.rand(5, 4).astype("float32")
+    >>> x_adv = BIM(epsilon=0.1)(model, x, y=[0, 1, 2, 0, 1])
+    >>> bool(np.abs(x_adv - x).max() <= 0.1 + 1e-6)
+    True
+
+    Reference:
+
+    - Kurakin, Goodfellow and Bengio, "Adversarial Examples in the Physical World"
+      (ICLR 2017 workshop), section 2.2.
+    """
+
+    def __init__(self, epsilon=8 / 255, steps=10, step_size=None, clip=(0.0, 1.0)):
+        super().__init__(epsilon, steps, step_size, clip=clip)
