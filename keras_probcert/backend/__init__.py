@@ -30,4 +30,5 @@ forward_in_chunks = _backend.forward_in_chunks
 while_loop = _backend.while_loop
 compiled = _backend.compiled
 input_gradient = _backend.input_gradient
+value_and_gradient = _backend.value_and_gradient
 STATIC_SHAPES = _backend.STATIC_SHAPES

@@ -112,6 +112,26 @@ def input_gradient(value, x):
     return jax.grad(lambda x: value(x).sum())(x)
 
 
+def value_and_gradient(function, x):
+    """What `function` gives at `x`, and a gradient, in one pass forward and back.
+
+    Args:
+        function: of `x` to one value a row and whatever else.
+        x: array, `(rows, …)`.
+
+    Returns:
+        The values, the rest, and the gradient of each row's value with respect to
+        the row.
+    """
+
+    def total(x):
+        values, rest = function(x)
+        return values.sum(), (values, rest)
+
+    (_, (values, rest)), gradient = jax.value_and_grad(total, has_aux=True)(x)
+    return values, rest, gradient
+
+
 def forward_in_chunks(model, draw, num_chunks, training=True):
     """Outputs of `model` on `num_chunks` chunks, holding one at a time.
 

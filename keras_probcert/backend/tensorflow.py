@@ -1,5 +1,7 @@
 """TensorFlow: Philox noise, custom gradients over chunks."""
 
+import functools
+
 import tensorflow as tf
 
 from keras_probcert.backend.stateless import stateless_call
@@ -145,7 +147,8 @@ def compiled(function, model, examples):
     """
     del model  # A graph reads variables where they are.
     signature = [tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in examples]
-    return tf.function(function, input_signature=signature)
+    # TensorFlow warns of code that is traced often, which a partial does not show.
+    return tf.function(functools.partial(function), input_signature=signature)
 
 
 def input_gradient(value, x):
@@ -154,6 +157,23 @@ def input_gradient(value, x):
         tape.watch(x)
         values = value(x)
     return tape.gradient(values, x, unconnected_gradients="zero")
+
+
+def value_and_gradient(function, x):
+    """What `function` gives at `x`, and a gradient, in one pass forward and back.
+
+    Args:
+        function: of `x` to one value a row and whatever else.
+        x: tensor, `(rows, …)`.
+
+    Returns:
+        The values, the rest, and the gradient of each row's value with respect to
+        the row.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        values, rest = function(x)
+    return values, rest, tape.gradient(values, x, unconnected_gradients="zero")
 
 
 def forward_in_chunks(model, draw, num_chunks, training=True):
