@@ -81,6 +81,11 @@ def output_units(model, shape):
     return units
 
 
+def classes(model, shape):
+    """The number of classes of `model` for inputs of `shape`: one unit tells two."""
+    return max(2, output_units(model, shape))
+
+
 def last_layer(model):
     """The layer that makes the output, `None` if unknown."""
     model = innermost(model)

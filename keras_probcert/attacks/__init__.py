@@ -1,5 +1,7 @@
 """Attacks: searches for inputs near an input that a model gets wrong."""
 
+from keras_probcert.attacks.apgd import APGD
+from keras_probcert.attacks.apgdt import APGDT
 from keras_probcert.attacks.attack import Attack
 from keras_probcert.attacks.bim import BIM
 from keras_probcert.attacks.cw import CW
@@ -19,6 +21,7 @@ from keras_probcert.attacks.pixle import Pixle
 from keras_probcert.attacks.projected_gradient import ProjectedGradient
 from keras_probcert.attacks.rfgsm import RFGSM
 from keras_probcert.attacks.sinifgsm import SINIFGSM
+from keras_probcert.attacks.survivors import SurvivorAttack
 from keras_probcert.attacks.table_9 import TABLE_9
 from keras_probcert.attacks.tifgsm import TIFGSM
 from keras_probcert.attacks.tpgd import TPGD
@@ -27,6 +30,8 @@ from keras_probcert.attacks.vmifgsm import VMIFGSM
 from keras_probcert.attacks.vnifgsm import VNIFGSM
 
 __all__ = [
+    "APGD",
+    "APGDT",
     "Attack",
     "BIM",
     "CW",
@@ -46,6 +51,7 @@ __all__ = [
     "ProjectedGradient",
     "RFGSM",
     "SINIFGSM",
+    "SurvivorAttack",
     "TABLE_9",
     "TIFGSM",
     "TPGD",

@@ -124,7 +124,7 @@ class Attack:
                 f"{type(self).__name__}. Received: shape={x.shape}"
             )
         models.build(model, x.shape)
-        classes = max(2, models.output_units(model, x.shape[1:]))
+        classes = models.classes(model, x.shape[1:])
         if classes < self.least_classes:
             raise ValueError(
                 f"`model` must have at least {self.least_classes} classes for "
@@ -133,19 +133,14 @@ class Attack:
         y = check_labels(y, len(x), classes).astype("int32")
         seeds = np.asarray(resolve_seed(seed, len(x)), "int32")
 
-        wide = x if x.dtype == np.float64 else x.astype("float32")
-        logits = models.logits(model, from_logits)
         if self.uses_gradients:
-            _warn_of_zero_gradients(logits, wide[:16], y[:16])
-        attack = self._compile(model, logits, from_logits, (wide, y, seeds))
-        found = [
-            attack(*(a[i : i + batch_size] for a in (wide, y, seeds)))
-            for i in range(0, len(x), batch_size)
-        ]
-        return self._within(np.concatenate(found), x)
+            logits = models.logits(model, from_logits)
+            _warn_of_zero_gradients(logits, wide(x[:16]), y[:16])
+        return self._within(self._found(model, from_logits, x, y, seeds, batch_size), x)
 
-    def _compile(self, model, logits, from_logits, arrays):
-        wide = arrays[0]
+    def _found(self, model, from_logits, x, y, seeds, batch_size):
+        """What `run` finds for arrays that are checked, unless it made things worse."""
+        logits = models.logits(model, from_logits)
 
         def attack(x, y, seeds):
             found = self.run(logits, x, y, seeds)
@@ -158,11 +153,24 @@ class Attack:
                 ops.reshape(kept, (-1, *[1] * (len(x.shape) - 1))), found, x
             )
 
+        return self._in_batches(
+            attack, model, from_logits, (wide(x), y, seeds), batch_size
+        )
+
+    def _in_batches(self, function, model, from_logits, arrays, batch_size):
+        """`function` of the rows of `arrays`, compiled, some rows at a time."""
+        shapes = tuple((a.shape[1:], a.dtype) for a in arrays)
         # What is compiled keeps the model alive, so its id stays its own.
-        key = (id(model), from_logits, wide.shape[1:], wide.dtype)
+        key = (function.__name__, id(model), from_logits, shapes)
         if key not in self._compiled:
-            self._compiled[key] = _padded(backend.compiled(attack, model, arrays))
-        return self._compiled[key]
+            self._compiled[key] = _padded(backend.compiled(function, model, arrays))
+        compiled = self._compiled[key]
+        return np.concatenate(
+            [
+                compiled(*(a[i : i + batch_size] for a in arrays))
+                for i in range(0, len(arrays[0]), batch_size)
+            ]
+        )
 
     def _within(self, found, x):
         """`found` in the dtype of `x`, in the ball and the range to the last digit."""
@@ -198,6 +206,11 @@ def _padded(function):
 
 def _as_numpy(x):
     return x if isinstance(x, np.ndarray) else ops.convert_to_numpy(x)
+
+
+def wide(x):
+    """`x` as searches see it: half precision has too few digits for their steps."""
+    return x if x.dtype == np.float64 else x.astype("float32")
 
 
 def _warn_of_zero_gradients(logits, x, y):
