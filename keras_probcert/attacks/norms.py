@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from keras import ops
 
 from keras_probcert.perturbations import L1, L2, LInf
@@ -93,6 +94,12 @@ def get(name):
             f"`norm` must be one of {list(NORMS)}. Received: norm={name!r}"
         )
     return NORMS[name]
+
+
+def lengths(step, name):
+    """The norm of this name of each row of a NumPy array, `(rows,)`."""
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[name]
+    return np.linalg.norm(step.reshape(len(step), -1), order, axis=1)
 
 
 def _row_axes(x):
