@@ -4,8 +4,65 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from keras_probcert.validation import check_fraction
+
+
+class Rate(NamedTuple):
+    """A rate of successes with its confidence interval."""
+
+    rate: float
+    lower: float
+    upper: float
+    successes: int
+    trials: int
+
+    def __repr__(self):
+        return (
+            f"{self.rate:.4g} [{self.lower:.4g}, {self.upper:.4g}] "
+            f"({self.successes} of {self.trials})"
+        )
+
+
+def success_rate(successes, level=0.95):
+    """The rate of successes with its Clopper-Pearson interval.
+
+    Args:
+        successes: bool array `(rows,)`; it may be empty, which tells nothing: the
+            rate is NaN and the interval [0, 1].
+        level: the confidence level, in (0, 1); 0.95 by default. Each end errs with
+            probability at most (1 − level)/2.
+
+    Returns:
+        A `Rate`.
+
+    Raises:
+        ValueError: if `successes` has more than one dimension, or `level` is out of
+            its range.
+
+    Example:
+
+    >>> success_rate([True, True, True, False])
+    0.75 [0.1941, 0.9937] (3 of 4)
+
+    Reference:
+
+    - Clopper and Pearson, "The use of confidence or fiducial limits illustrated
+      in the case of the binomial", Biometrika 26 (1934).
+    """
+    level = check_fraction("level", level)
+    successes = np.asarray(successes, bool)
+    if successes.ndim != 1:
+        raise ValueError(
+            "`successes` must be an array of shape (rows,). "
+            f"Received: shape {successes.shape}"
+        )
+    k, n = int(successes.sum()), len(successes)
+    if n == 0:
+        return Rate(math.nan, 0.0, 1.0, 0, 0)
+    interval = stats.binomtest(k, n).proportion_ci(level, method="exact")
+    return Rate(k / n, float(interval.low), float(interval.high), k, n)
 
 
 class PairedDifference(NamedTuple):

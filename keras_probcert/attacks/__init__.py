@@ -3,10 +3,13 @@
 from keras_probcert.attacks.apgd import APGD
 from keras_probcert.attacks.apgdt import APGDT
 from keras_probcert.attacks.attack import Attack
+from keras_probcert.attacks.attack_suite import AttackSuite, attack_suite
 from keras_probcert.attacks.bim import BIM
 from keras_probcert.attacks.cw import CW
 from keras_probcert.attacks.difgsm import DIFGSM
 from keras_probcert.attacks.eotpgd import EOTPGD
+from keras_probcert.attacks.evaluate import evaluate_attack
+from keras_probcert.attacks.evaluation import AttackEvaluation
 from keras_probcert.attacks.ffgsm import FFGSM
 from keras_probcert.attacks.fgsm import FGSM
 from keras_probcert.attacks.gaussian_noise import GaussianNoise
@@ -33,6 +36,8 @@ __all__ = [
     "APGD",
     "APGDT",
     "Attack",
+    "AttackEvaluation",
+    "AttackSuite",
     "BIM",
     "CW",
     "DIFGSM",
@@ -58,4 +63,6 @@ __all__ = [
     "UPGD",
     "VMIFGSM",
     "VNIFGSM",
+    "attack_suite",
+    "evaluate_attack",
 ]

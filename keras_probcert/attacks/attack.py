@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_probcert import backend, models
 from keras_probcert.attacks import losses, norms
+from keras_probcert.certifiers import CertifiedPredictor
 from keras_probcert.perturbations import Perturbation
 from keras_probcert.seeds import resolve_seed
 from keras_probcert.validation import (
@@ -15,9 +16,6 @@ from keras_probcert.validation import (
     check_labels,
     check_number,
 )
-
-# NumPy's names of the norms.
-_ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
 
 
 class Attack:
@@ -32,7 +30,9 @@ class Attack:
     - is, for each row, a function of the row, its label, its seed and the model:
       rows in one batch have nothing to do with each other.
 
-    The model's logits are attacked: a softmax or sigmoid at its end is left out.
+    The model's logits are attacked: a softmax or sigmoid at its end is left out. Of
+    a `CertifiedPredictor` it is the base model that is attacked (`CertificateAttack`s
+    attack its vote).
 
     Args:
         epsilon: the radius of the ball, in units of the input, above 0; `None` for
@@ -49,6 +49,11 @@ class Attack:
     needs_clip = False
     # Whether it follows gradients, so that a model without any is worth a warning.
     uses_gradients = True
+    # Whether it can be given a `CertifiedPredictor`.
+    takes_predictor = True
+    # Passes forward and back through the base model that one row costs, a pair;
+    # `None` where nobody has counted.
+    passes = None
 
     def __init__(self, epsilon=None, norm="linf", clip=(0.0, 1.0)):
         if epsilon is not None and check_number("epsilon", epsilon) == 0:
@@ -85,6 +90,14 @@ class Attack:
         """What the attack raises, one value a row; cross-entropy by default."""
         return losses.cross_entropy(logits, y)
 
+    def improves(self, model, found, x, y):
+        """Which rows of `found` may be returned in place of `x`, bool `(rows,)`."""
+        before, after = model(x), model(found)
+        return ops.logical_or(
+            ops.not_equal(ops.argmax(after, axis=1), ops.cast(y, "int32")),
+            self.objective(after, y) >= self.objective(before, y),
+        )
+
     def clamp(self, x):
         """`x` brought into `clip`."""
         return x if self.clip is None else ops.clip(x, *self.clip)
@@ -94,7 +107,7 @@ class Attack:
 
         Args:
             model: a Keras classifier: logits or softmax `(rows, classes)`, or one
-                unit (two classes).
+                unit (two classes); or a `CertifiedPredictor`, whose base is taken.
             x: float array `(rows, …)` inside `clip`.
             y: class indices `(rows,)`, or one-hot `(rows, classes)`: the classes
                 that the rows belong to.
@@ -115,6 +128,10 @@ class Attack:
                 does not name one class for each row; or if the model has fewer
                 classes than the attack needs.
         """
+        if isinstance(model, CertifiedPredictor):
+            if from_logits is None:
+                from_logits = model.from_logits
+            model = model.base_model
         models.check_classifier(model)
         batch_size = check_integer("batch_size", batch_size)
         x = _as_numpy(check_inputs(x, self.clip, models.row_shape(model)))
@@ -144,11 +161,7 @@ class Attack:
 
         def attack(x, y, seeds):
             found = self.run(logits, x, y, seeds)
-            before, after = logits(x), logits(found)
-            kept = ops.logical_or(
-                ops.not_equal(ops.argmax(after, axis=1), ops.cast(y, "int32")),
-                self.objective(after, y) >= self.objective(before, y),
-            )
+            kept = self.improves(logits, found, x, y)
             return ops.where(
                 ops.reshape(kept, (-1, *[1] * (len(x.shape) - 1))), found, x
             )
@@ -177,10 +190,9 @@ class Attack:
         start = x.astype("float64")
         step = found.astype("float64") - start
         if self.epsilon is not None:
-            flat = step.reshape(len(step), -1)
-            length = np.linalg.norm(flat, _ORDERS[self.norm], axis=1, keepdims=True)
+            length = norms.lengths(step, self.norm)
             shrink = np.minimum(1, self.epsilon / np.maximum(length, self.epsilon))
-            step = (flat * shrink).reshape(step.shape)
+            step = step * shrink.reshape(-1, *[1] * (step.ndim - 1))
         point = start + step
         if self.clip is not None:
             point = np.clip(point, *self.clip)

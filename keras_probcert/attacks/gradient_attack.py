@@ -39,6 +39,15 @@ class GradientAttack(Attack):
             step_size = self.travel * epsilon / check_integer("steps", steps)
         self.search = ProjectedGradient(epsilon, steps, step_size, norm, clip)
 
+    @property
+    def passes(self):
+        # One more for what `run` hands to `value`, two for `improves`. A variant that
+        # computes its gradients in another way counts for itself.
+        for hook in ("run", "value", "gradient", "improves"):
+            if getattr(type(self), hook) is not getattr(GradientAttack, hook):
+                return None
+        return self.search.steps + 3, self.search.steps
+
     def run(self, model, x, y, seeds):
         clean = model(x)
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from keras import ops
 
 from keras_probcert.perturbations import L1, L2, LInf
@@ -90,6 +91,12 @@ NORMS = {"linf": LInfNorm(), "l2": L2Norm(), "l1": L1Norm()}
 def get(name):
     """The norm of this name: `"linf"`, `"l2"` or `"l1"`."""
     return NORMS[check_choice("norm", name, NORMS)]
+
+
+def lengths(step, name):
+    """The norm of this name of each row of a NumPy array, `(rows,)`."""
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[name]
+    return np.linalg.norm(step.reshape(len(step), -1), order, axis=1)
 
 
 def _row_axes(x):
