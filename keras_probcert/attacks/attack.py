@@ -187,13 +187,12 @@ class Attack:
 
     def _within(self, found, x):
         """`found` in the dtype of `x`, in the ball and the range to the last digit."""
-        start = x.astype("float64")
-        step = found.astype("float64") - start
+        start, point = x.astype("float64"), found.astype("float64")
         if self.epsilon is not None:
-            length = norms.lengths(step, self.norm)
-            shrink = np.minimum(1, self.epsilon / np.maximum(length, self.epsilon))
-            step = step * shrink.reshape(-1, *[1] * (step.ndim - 1))
-        point = start + step
+            step = point - start
+            length = norms.lengths(step, self.norm).reshape(-1, *[1] * (x.ndim - 1))
+            shrunk = start + step * (self.epsilon / np.maximum(length, self.epsilon))
+            point = np.where(length > self.epsilon, shrunk, point)
         if self.clip is not None:
             point = np.clip(point, *self.clip)
         # Rounded towards x, so that no norm grows.
