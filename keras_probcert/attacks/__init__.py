@@ -12,6 +12,7 @@ from keras_probcert.attacks.difgsm import DIFGSM
 from keras_probcert.attacks.eotpgd import EOTPGD
 from keras_probcert.attacks.evaluate import evaluate_attack
 from keras_probcert.attacks.evaluation import AttackEvaluation
+from keras_probcert.attacks.fab import FAB
 from keras_probcert.attacks.ffgsm import FFGSM
 from keras_probcert.attacks.fgsm import FGSM
 from keras_probcert.attacks.forge import Forge
@@ -28,6 +29,7 @@ from keras_probcert.attacks.projected_gradient import ProjectedGradient
 from keras_probcert.attacks.rfgsm import RFGSM
 from keras_probcert.attacks.sinifgsm import SINIFGSM
 from keras_probcert.attacks.smoothed_pgd import SmoothedPGD
+from keras_probcert.attacks.square import Square
 from keras_probcert.attacks.survivors import SurvivorAttack
 from keras_probcert.attacks.table_9 import TABLE_9
 from keras_probcert.attacks.tifgsm import TIFGSM
@@ -49,6 +51,7 @@ __all__ = [
     "DIFGSM",
     "Deny",
     "EOTPGD",
+    "FAB",
     "FFGSM",
     "FGSM",
     "Forge",
@@ -65,6 +68,7 @@ __all__ = [
     "RFGSM",
     "SINIFGSM",
     "SmoothedPGD",
+    "Square",
     "SurvivorAttack",
     "TABLE_9",
     "TIFGSM",

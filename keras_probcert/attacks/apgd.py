@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_probcert import backend
 from keras_probcert.attacks import losses, norms
-from keras_probcert.attacks.l1_box import project_onto_l1_ball_in_box
+from keras_probcert.attacks.l1_box import project_in_range
 from keras_probcert.attacks.step_rules import HalvedSteps, SparseSteps, as_rows
 from keras_probcert.attacks.survivors import SurvivorAttack
 from keras_probcert.perturbations.noise import Noise
@@ -136,10 +136,8 @@ class APGD(SurvivorAttack):
     def _project(self, point, x, radius):
         """`point` in the ball, then in the range; for L1 the closest in both."""
         step = point - x
-        if self.norm == "l1" and self.clip is not None:
-            low, high = self.clip
-            room = ops.maximum(ops.where(step > 0, high - x, x - low), 0.0)
-            step = project_onto_l1_ball_in_box(step, room, radius)
+        if self.norm == "l1":
+            step = project_in_range(step, x, radius, self.clip)
         else:
             step = norms.get(self.norm).project(step, radius)
         return self.clamp(x + step)

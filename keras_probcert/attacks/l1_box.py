@@ -4,6 +4,8 @@ import math
 
 from keras import ops
 
+from keras_probcert.attacks import norms
+
 
 def project_onto_l1_ball_in_box(step, room, epsilon):
     r"""The closest step of L1 length `epsilon` at most that stays inside a box.
@@ -50,3 +52,22 @@ def project_onto_l1_ball_in_box(step, room, epsilon):
     threshold = ops.where(long, at_last(values) + shift, 0.0)
     kept = ops.minimum(ops.maximum(size - threshold, 0.0), room)
     return ops.sign(step) * ops.reshape(kept, (-1, *step.shape[1:]))
+
+
+def project_in_range(step, x, epsilon, clip):
+    """The closest step from `x` in the L1 ball and, from there, in the range `clip`.
+
+    Args:
+        step: float tensor, `(rows, …)`.
+        x: like `step`, inside the range.
+        epsilon: the radius, above 0.
+        clip: `(low, high)`, or `None` for no range.
+
+    Returns:
+        A tensor like `step`.
+    """
+    if clip is None:
+        return norms.get("l1").project(step, epsilon)
+    low, high = clip
+    room = ops.maximum(ops.where(step > 0, high - x, x - low), 0.0)
+    return project_onto_l1_ball_in_box(step, room, epsilon)

@@ -44,7 +44,8 @@ class SurvivorAttack(Attack):
         def attack(*arrays):
             return self.run(logits, *arrays)
 
-        point = wide(x)
+        # A copy, since what rounds find goes into it.
+        point = np.array(wide(x))
 
         def attempt(rows, index):
             numbers = np.full(len(rows), index, "int32")
