@@ -4,6 +4,7 @@ from keras_probcert.attacks.apgd import APGD
 from keras_probcert.attacks.apgdt import APGDT
 from keras_probcert.attacks.attack import Attack
 from keras_probcert.attacks.attack_suite import AttackSuite, attack_suite
+from keras_probcert.attacks.autoattack import AutoAttack
 from keras_probcert.attacks.bim import BIM
 from keras_probcert.attacks.certificate_attack import CertificateAttack
 from keras_probcert.attacks.cw import CW
@@ -45,6 +46,7 @@ __all__ = [
     "Attack",
     "AttackEvaluation",
     "AttackSuite",
+    "AutoAttack",
     "BIM",
     "CW",
     "CertificateAttack",
