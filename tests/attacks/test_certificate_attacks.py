@@ -247,16 +247,15 @@ def test_rows_have_nothing_to_do_with_each_other(classifier, image_batch, attack
 
 
 @pytest.mark.parametrize(
-    ("vicinity", "given", "norm"),
+    ("kind", "vicinity", "given", "norm"),
     [
-        (L2(0.5), {}, "l2"),
-        (L1(2.0), {}, "l1"),
-        (Gaussian(0.25), {"epsilon": 0.1}, "linf"),
-        (LInf(0.3), {"epsilon": 0.5, "norm": "l2"}, "l2"),
+        (SmoothedPGD, L2(0.5), {}, "l2"),
+        (VoteSearch, L1(2.0), {}, "l1"),
+        (VoteSearch, Gaussian(0.25), {"epsilon": 0.1}, "linf"),
+        (SmoothedPGD, LInf(0.3), {"epsilon": 0.5, "norm": "l2"}, "l2"),
     ],
 )
-@pytest.mark.parametrize("kind", [Forge, VoteSearch])
-def test_balls(classifier, image_batch, vicinity, given, norm, kind):
+def test_balls(classifier, image_batch, kind, vicinity, given, norm):
     """`evaluate_attack` raises if a point is outside the ball or the range."""
     x, y = image_batch[0][:3].astype("float16"), np.arange(3)
     certified = CertifiedPredictor(classifier, vicinity, kappa=0.3)
