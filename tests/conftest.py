@@ -27,7 +27,12 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 
+# What takes minutes in one test starts first, so that no worker ends alone with it.
+LONGEST = ("test_jax.py", "test_devices.py")
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return

@@ -156,7 +156,8 @@ class APGD(SurvivorAttack):
         def evaluate(point):
             def value(point):
                 logits = model(point)
-                return objective(logits, y), logits
+                # Of a float32 model, where x is float64.
+                return ops.cast(objective(logits, y), x.dtype), logits
 
             def again(_, sums):
                 value_, logits, gradient = backend.value_and_gradient(value, point)

@@ -68,12 +68,14 @@ def test_constraints_hold_for_any_shape_range_and_dtype(name):
         # Corners of the range are where projections go wrong.
         x = rng.uniform(low - 0.2, high + 0.2, (6, *shape)).clip(low, high)
         x = x.astype(dtype).clip(low, high)
-        y = rng.integers(0, 5, 6)
         model = classifier(shape)
         # So that softmax is not saturated in wide ranges.
         model.layers[1].set_weights(
             [w / (high - low) for w in model.layers[1].get_weights()]
         )
+        # Rows that are right, and others.
+        y = keras.ops.convert_to_numpy(model(x)).argmax(axis=1)
+        y[4:] = rng.integers(0, 5, 2)
         attack = made(name, epsilon, (low, high))
         found = attack(model, x, y, seed=0)
 
@@ -83,7 +85,8 @@ def test_constraints_hold_for_any_shape_range_and_dtype(name):
         if name not in UNBOUNDED:
             norm = np.linalg.norm(step.reshape(6, -1), NORMS[name], axis=1)
             assert norm.max() <= epsilon + 1e-6
-            assert norm.max() > 0
+            # Some attacks bring back only what fools the model.
+            assert norm.max() > 0 or issubclass(TABLE_9[name], attacks.SurvivorAttack)
         if name == "OnePixel":
             assert (step != 0).any(axis=-1).sum(axis=(1, 2)).max() <= attack.pixels
         if name == "Pixle":
