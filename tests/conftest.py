@@ -26,7 +26,6 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-
 # What takes minutes in one test starts first, so that no worker ends alone with it.
 LONGEST = ("test_jax.py", "test_devices.py")
 
