@@ -81,7 +81,7 @@ class APGD(SurvivorAttack):
         large_radii=False,
         clip=(0.0, 1.0),
     ):
-        super().__init__(check_radius(epsilon), norm, clip)
+        super().__init__(check_number("epsilon", epsilon), norm, clip)
         if not isinstance(loss, str) or loss not in _LOSSES:
             raise ValueError(
                 f"`loss` must be one of {list(_LOSSES)}. Received: loss={loss!r}"
@@ -202,10 +202,3 @@ class APGD(SurvivorAttack):
         }
         state = ops.fori_loop(0, steps, step, state)
         return state["fooled"], state["best"]
-
-
-def check_radius(epsilon):
-    """`epsilon` as a float above 0."""
-    if epsilon is None:
-        raise ValueError("`epsilon` must be a number. Received: epsilon=None")
-    return check_number("epsilon", epsilon)

@@ -224,11 +224,16 @@ def wide(x):
     return x if x.dtype == np.float64 else x.astype("float32")
 
 
-def _warn_of_zero_gradients(logits, x, y):
+def without_gradient(logits, x, y):
+    """Rows at which the gradient of the margin is zero, a bool array `(rows,)`."""
     gradient = backend.input_gradient(
         lambda x: losses.margin(logits(x), y), ops.convert_to_tensor(x)
     )
-    if not np.any(ops.convert_to_numpy(gradient)):
+    return ~ops.convert_to_numpy(gradient).reshape(len(y), -1).any(axis=1)
+
+
+def _warn_of_zero_gradients(logits, x, y):
+    if without_gradient(logits, x, y).all():
         warnings.warn(
             "The gradient of the logits is zero everywhere: attacks that follow "
             "gradients say nothing about this model. Square needs none.",

@@ -6,13 +6,13 @@ from keras import ops
 
 from keras_probcert import models
 from keras_probcert.attacks import reliability
-from keras_probcert.attacks.apgd import APGD, check_radius
+from keras_probcert.attacks.apgd import APGD
 from keras_probcert.attacks.apgdt import APGDT
 from keras_probcert.attacks.attack import Attack, wide
 from keras_probcert.attacks.fab import FAB
 from keras_probcert.attacks.square import Square
 from keras_probcert.attacks.survivors import SurvivorAttack
-from keras_probcert.validation import check_choice
+from keras_probcert.validation import check_choice, check_number
 
 _VERSIONS = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
@@ -96,7 +96,7 @@ class AutoAttack(SurvivorAttack):
         attacks=None,
         clip=(0.0, 1.0),
     ):
-        super().__init__(check_radius(epsilon), norm, clip)
+        super().__init__(check_number("epsilon", epsilon), norm, clip)
         self.version = check_choice("version", version, _VERSIONS)
         if (version == "custom") != (attacks is not None):
             raise ValueError(

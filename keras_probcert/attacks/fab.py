@@ -6,7 +6,6 @@ from keras import ops
 
 from keras_probcert import backend
 from keras_probcert.attacks import norms
-from keras_probcert.attacks.apgd import check_radius
 from keras_probcert.attacks.apgdt import ranked_class
 from keras_probcert.attacks.hyperplane import step_to_hyperplane
 from keras_probcert.attacks.step_rules import as_rows
@@ -81,7 +80,7 @@ class FAB(SurvivorAttack):
         beta=0.9,
         clip=(0.0, 1.0),
     ):
-        super().__init__(check_radius(epsilon), norm, clip)
+        super().__init__(check_number("epsilon", epsilon), norm, clip)
         self.steps = check_integer("steps", steps)
         self.restarts = check_integer("restarts", restarts)
         self.targeted = check_bool("targeted", targeted)

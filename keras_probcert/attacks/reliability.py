@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_probcert import backend, models
-from keras_probcert.attacks import losses
+from keras_probcert import models
+from keras_probcert.attacks.attack import without_gradient
 
 # From Croce and Hein's code: how far sums of probabilities are from 1 and outputs of
 # a deterministic model from each other, and what share of the rows Square may fool
@@ -50,9 +50,7 @@ def warn_of_randomness(logits, x, passes=5):
 
 def warn_of_zero_gradients(logits, x, y):
     """Warns of rows that attacks on gradients cannot move."""
-    gradient = backend.input_gradient(lambda x: losses.margin(logits(x), y), x)
-    flat = ops.convert_to_numpy(gradient).reshape(len(y), -1)
-    count = int((~flat.any(axis=1)).sum())
+    count = int(without_gradient(logits, x, y).sum())
     if count:
         _warn(
             f"The gradient of the logits is zero at {count} of {len(y)} rows: attacks "

@@ -4,18 +4,22 @@ import numpy as np
 from keras import ops
 
 from keras_probcert.attacks import losses
-from keras_probcert.attacks.apgd import check_radius
 from keras_probcert.attacks.square_moves import Bumps, Squares
 from keras_probcert.attacks.step_rules import as_rows
 from keras_probcert.attacks.survivors import SurvivorAttack
 from keras_probcert.perturbations.noise import Noise
-from keras_probcert.validation import check_bool, check_fraction, check_integer
+from keras_probcert.validation import (
+    check_bool,
+    check_fraction,
+    check_integer,
+    check_number,
+)
 
 # Queries that a row gets in one go, whether or not it needs them all.
 _CHUNK = 100
 
 # After which of 10,000 queries the share of the image that changes halves.
-_HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 class Square(SurvivorAttack):
@@ -78,7 +82,7 @@ class Square(SurvivorAttack):
         rescale_schedule=True,
         clip=(0.0, 1.0),
     ):
-        super().__init__(check_radius(epsilon), norm, clip)
+        super().__init__(check_number("epsilon", epsilon), norm, clip)
         self.queries = check_integer("queries", queries)
         self.restarts = check_integer("restarts", restarts)
         self.p_init = check_fraction("p_init", p_init, closed=True)
@@ -119,7 +123,7 @@ class Square(SurvivorAttack):
         query = np.arange(self.queries)
         if self.rescale_schedule:
             query = query * 10000 // self.queries
-        halvings = np.searchsorted(_HALVED_AFTER, query)
+        halvings = np.searchsorted(HALVED_AFTER, query)
         side = np.round(np.sqrt(self.p_init * 0.5**halvings * height * width))
         side = np.maximum(side.astype("int32"), least)
         if odd:

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_probcert.attacks import goals, norms
 from keras_probcert.attacks.certificate_attack import CertificateAttack
+from keras_probcert.attacks.square import HALVED_AFTER
 from keras_probcert.attacks.step_rules import as_rows
 from keras_probcert.validation import check_fraction
 
@@ -112,8 +113,7 @@ class VoteSearch(CertificateAttack):
     def _move(self, offset, number, noise):
         """A step across the ball in some coordinates, given where a search is."""
         shape = offset.shape[1:]
-        # Halved at these parts of the steps.
-        ends = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+        ends = np.array(HALVED_AFTER) / 10_000
         halvings = np.searchsorted(ends, np.arange(self.steps) / self.steps, "right")
         shares = self.share * 0.5**halvings
         if len(shape) == 3:
