@@ -127,7 +127,7 @@ class ProjectedGradient:
             step, memory = direction(index, point, memory)
             return self.project(point + self.step_size * step, x), memory
 
-        point, _ = ops.fori_loop(0, self.steps, step, (start, memory))
+        point, _ = backend.repeat(self.steps, step, (start, memory))
         return ops.stop_gradient(point)
 
     def direction(self, gradient):

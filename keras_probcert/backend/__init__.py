@@ -28,6 +28,7 @@ batches = _backend.batches
 is_concrete = _backend.is_concrete
 forward_in_chunks = _backend.forward_in_chunks
 while_loop = _backend.while_loop
+repeat = _backend.repeat
 compiled = _backend.compiled
 input_gradient = _backend.input_gradient
 value_and_gradient = _backend.value_and_gradient

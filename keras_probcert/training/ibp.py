@@ -207,15 +207,20 @@ class IBPModel(TrainingMethod):
             return ops.zeros(())
         final = self.epsilon(self.epsilon.end)
         fading = ops.relu(1.0 - epsilon / ops.maximum(final, 1e-6))
-        input_width = 2 * ops.mean(box.radius)
-        total = 0.0
-        for interval in relus:
-            width = 2 * ops.mean(interval.radius)
-            tightness = input_width / ops.maximum(width, 1e-12)
-            total += ops.relu(self.tolerance - tightness)
-            total += self._imbalance(interval)
-        total = total / (self.tolerance * len(relus))
-        return self.regularizer_weight * fading * total
+
+        def regularizer():
+            input_width = 2 * ops.mean(box.radius)
+            total = 0.0
+            for interval in relus:
+                width = 2 * ops.mean(interval.radius)
+                tightness = input_width / ops.maximum(width, 1e-12)
+                total += ops.relu(self.tolerance - tightness)
+                total += self._imbalance(interval)
+            total = total / (self.tolerance * len(relus))
+            return ops.cast(self.regularizer_weight * fading * total, "float32")
+
+        # They take a quarter of a step: not once they have faded.
+        return ops.cond(fading > 0, regularizer, lambda: ops.zeros(()))
 
     def _imbalance(self, interval):
         """How far active and inactive neurons are from having equal shares."""
