@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from keras_probcert.validation import check_fraction
+from keras_probcert.validation import check_choice, check_fraction, check_labels
 
 
 class Rate(NamedTuple):
@@ -127,3 +127,139 @@ def paired_difference(first, second, level=0.95):
         max(-1.0, float(middle - half)),
         min(1.0, float(middle + half)),
     )
+
+
+def certified_accuracy(results, y, radii):
+    r"""The share of rows that are certified as their true class at each radius.
+
+    \[\frac1N \sum_i 1[\text{label}_i = y_i \text{ and } R_i \ge r].\]
+
+    A radius R is a promise about the open ball, so a row of radius R = r withstands
+    every change of a norm less than r: R ≥ r is what the accuracy against such
+    changes counts, and what the field's curves show. Rows that are abstained on
+    (label −1) are never right. At r = 0 this is the share of rows that are right
+    with any radius.
+
+    Args:
+        results: what `SmoothedClassifier.predict` gives: a dict with `label`, int
+            `(rows,)`, −1 where abstained, and `radius`, float `(rows,)`.
+        y: the true classes `(rows,)`, or one-hot `(rows, classes)`.
+        radii: a radius or an array of them, in the units of `radius`, at least 0.
+
+    Returns:
+        float64 of the shape of `radii`.
+
+    Raises:
+        ValueError: if `results` lacks a name, `y` does not fit, or a radius is
+            negative or not finite.
+
+    Example:
+
+    >>> results = {"label": np.array([0, 1, -1, 1]),
+    ...            "radius": np.array([0.5, 1.5, 0.0, 2.0])}
+    >>> certified_accuracy(results, [0, 1, 0, 0], [0.0, 0.5, 1.0]).tolist()
+    [0.5, 0.5, 0.25]
+
+    Reference:
+
+    - Cohen, Rosenfeld and Kolter, "Certified Adversarial Robustness via Randomized
+      Smoothing" (ICML 2019), section 4.
+    """
+    radii = np.asarray(radii, np.float64)
+    if not (np.isfinite(radii) & (radii >= 0)).all():
+        raise ValueError(
+            f"`radii` must be finite and at least 0. Received: radii={radii}"
+        )
+    right, radius = _right_with_radius(results, y)
+    holds = right & (radius >= radii[..., None])
+    return holds.mean(axis=-1)
+
+
+def average_certified_radius(results, y, over="all"):
+    r"""The mean radius of the rows that are certified as their true class (ACR).
+
+    \[\text{ACR} = \frac1N \sum_i R_i \cdot 1[\text{label}_i = y_i]\]
+
+    over all N rows: a row that is wrong or abstained on counts as 0. That is the
+    area under the curve of `certified_accuracy`. With `over="correct"` the same sum
+    is divided by the number of rows that are right instead: it then says nothing of
+    how many those are, and grows when a model gives up its difficult rows.
+
+    Args:
+        results, y: see `certified_accuracy`.
+        over: `"all"` (default) or `"correct"`.
+
+    Returns:
+        A float; NaN for `"correct"` where no row is right.
+
+    Raises:
+        ValueError: if `results` lacks a name, `y` does not fit, or `over` is
+            something else.
+
+    Example:
+
+    >>> results = {"label": np.array([0, 1, -1, 1]),
+    ...            "radius": np.array([0.5, 1.5, 0.0, 2.0])}
+    >>> y = [0, 1, 0, 0]
+    >>> average_certified_radius(results, y)
+    0.5
+    >>> average_certified_radius(results, y, over="correct")
+    1.0
+
+    Reference:
+
+    - Zhai et al., "MACER: Attack-free and Scalable Robust Training via Maximizing
+      Certified Radius" (ICLR 2020), section 3.
+    """
+    check_choice("over", over, ("all", "correct"))
+    right, radius = _right_with_radius(results, y)
+    if over == "all":
+        return float((radius * right).mean())
+    return float(radius[right].mean()) if right.any() else math.nan
+
+
+def abstention_rate(results):
+    """The share of rows that are abstained on.
+
+    Args:
+        results: a dict with `label`, int `(rows,)`, −1 where abstained.
+
+    Returns:
+        A float.
+
+    Raises:
+        ValueError: if `results` lacks `label`, or it is empty.
+
+    Example:
+
+    >>> abstention_rate({"label": np.array([0, 1, -1, 1])})
+    0.25
+    """
+    return float((_column(results, "label") == -1).mean())
+
+
+def _right_with_radius(results, y):
+    """Whether each row's label is its class, and its radius in float64."""
+    label, radius = _column(results, "label"), _column(results, "radius")
+    y = np.asarray(y)
+    # Only the classes that occur are known here.
+    units = y.shape[1] if y.ndim == 2 else 1
+    num_classes = units if units > 1 else int(max(y.max(initial=0), label.max())) + 1
+    y = check_labels(y, len(label), num_classes)
+    return label == y, radius.astype(np.float64)
+
+
+def _column(results, name):
+    if not isinstance(results, dict) or name not in results:
+        raise ValueError(
+            f"`results` must be a dict with '{name}', as "
+            "`SmoothedClassifier.predict` gives it. "
+            f"Received: {list(results) if isinstance(results, dict) else results!r}"
+        )
+    column = np.asarray(results[name])
+    if column.ndim != 1 or not column.size:
+        raise ValueError(
+            f"`results['{name}']` must be a non-empty array of shape (rows,). "
+            f"Received: shape {column.shape}"
+        )
+    return column
