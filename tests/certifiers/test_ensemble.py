@@ -105,18 +105,23 @@ def test_only_rows_in_dispute_go_to_the_others(inputs):
     np.testing.assert_allclose(got, by_hand(models, agreed, 2), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "jit_compile", [None, pytest.param(True, marks=pytest.mark.tensorflow)]
-)
-def test_as_the_base_of_a_certifier(jit_compile, inputs):
+def test_as_the_base_of_a_certifier(inputs):
     models = [member() for _ in range(3)]
-    ensemble = LogitEnsemble(models, 2)
     certified = CertifiedPredictor(
-        ensemble, LInf(1e-6, clip=None), 0.5, 0.05, jit_compile=jit_compile
+        LogitEnsemble(models, 2), LInf(1e-6, clip=None), kappa=0.5, alpha=0.05
     )
     result = certified.predict(inputs, seed=0, verbose=0)
     expected = by_hand(models, inputs, 2)
     np.testing.assert_array_equal(result["label"], expected.argmax(1))
+
+
+def test_under_xla(inputs):
+    models = [member() for _ in range(3)]
+    ensemble = LogitEnsemble(models, consensus=2)
+    ensemble.compile(jit_compile=True)
+    np.testing.assert_allclose(
+        ensemble.predict(inputs, verbose=0), by_hand(models, inputs, 2), atol=1e-5
+    )
 
 
 def test_saving(tmp_path, inputs):
