@@ -1,25 +1,17 @@
 """Sequential inference: a label and a probabilistic certificate per row."""
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_probcert import backend, models, sequential
+from keras_probcert import models, sequential
 from keras_probcert.certifiers import voting
+from keras_probcert.certifiers.certifier import Certifier
 from keras_probcert.certifiers.decision import Decision
-from keras_probcert.perturbations import Noise
 from keras_probcert.perturbations import get as get_perturbation
-from keras_probcert.seeds import resolve_seed, row_seeds
-from keras_probcert.validation import (
-    check_floating,
-    check_inputs,
-    check_integer,
-    check_labels,
-)
 
 
 @keras.saving.register_keras_serializable(package="keras_probcert")
-class CertifiedPredictor(keras.Model):
+class CertifiedPredictor(Certifier):
     """Predicts by majority vote over a vicinity, and certifies the vote.
 
     Perturbed copies of each input are drawn and classified until a sequential
@@ -103,9 +95,6 @@ class CertifiedPredictor(keras.Model):
         jit_compile=None,
         **kwargs,
     ):
-        # The base casts for itself. Casting here would round the input before
-        # the noise is added, and certify another input.
-        super().__init__(autocast=False, **kwargs)
         models.check_classifier(model)
         if perturbation is None:
             perturbation = getattr(model, "perturbation", None)
@@ -114,27 +103,16 @@ class CertifiedPredictor(keras.Model):
                     "`perturbation` must be given: the model was not trained with "
                     "one. Received: perturbation=None"
                 )
-        self.base_model = model
-        self.perturbation = get_perturbation(perturbation)
-        self.test = _resolve_test(test, kappa, alpha, max_samples)
-        self.forward_batch_size = check_integer(
-            "forward_batch_size", forward_batch_size, least=voting.COPIES_A_SLOT
+        test = _resolve_test(test, kappa, alpha, max_samples)
+        super().__init__(
+            model,
+            get_perturbation(perturbation),
+            forward_batch_size,
+            from_logits,
+            jit_compile,
+            **kwargs,
         )
-        if forward_batch_size % voting.COPIES_A_SLOT or forward_batch_size > 2**19:
-            raise ValueError(
-                f"`forward_batch_size` must be a multiple of {voting.COPIES_A_SLOT} "
-                f"and at most {2**19}. "
-                f"Received: forward_batch_size={forward_batch_size}"
-            )
-        self.from_logits = from_logits
-        self._jit_compile_argument = jit_compile
-        self.jit_compile = (
-            backend.STATIC_SHAPES if jit_compile is None else bool(jit_compile)
-        )
-        self._num_classes = None
-        shape = models.row_shape(model)
-        if shape is not None:
-            self.build((None, *shape))
+        self.test = test
 
     @property
     def kappa(self):
@@ -151,77 +129,14 @@ class CertifiedPredictor(keras.Model):
         """The most votes a row may take."""
         return self.test.max_samples
 
-    @property
-    def num_classes(self):
-        """The number of classes, `None` until the base model is built."""
-        return self._num_classes
-
-    def _set_classes(self, shape):
-        units = models.output_units(self.base_model, shape)
-        self._threshold = None
-        if units == 1:
-            activation = models.last_activation(self.base_model)
-            from_logits = self.from_logits
-            if from_logits is None:
-                if activation is not keras.activations.sigmoid:
-                    raise ValueError(
-                        "`from_logits` must be given for a model with a single "
-                        "output unit that is no sigmoid. Received: from_logits=None"
-                    )
-                from_logits = False
-            self._threshold = 0.0 if from_logits else 0.5
-            units = 2
-        self._num_classes = units
-
-    def build(self, input_shape):
-        shape = input_shape["inputs"] if isinstance(input_shape, dict) else input_shape
-        models.build(self.base_model, shape)
-        if self._num_classes is None:
-            self._set_classes(tuple(shape)[1:])
-        self.built = True
-
-    def call(self, inputs, seed=None):
-        """Certifies a batch inside a graph.
-
-        Args:
-            inputs: float tensor, `(rows, …)`, or a dict with `inputs` and
-                `seed`. A row that is not finite or not inside `clip` is refused,
-                since a graph may be unable to raise.
-            seed: int32 `(rows, 2)`, or `None` for fresh noise.
-
-        Returns:
-            The dict that `predict` documents, of tensors.
-        """
-        if isinstance(inputs, dict):
-            inputs, seed = inputs["inputs"], inputs["seed"]
-        x = ops.convert_to_tensor(inputs)
-        check_floating("inputs", x)
-        x = ops.cast(x, "float32")
-        rows = x.shape[0] if x.shape[0] is not None else ops.shape(x)[0]
-        if isinstance(seed, int):
-            raise ValueError(
-                "`seed` must hold one int32 pair a row here; row_seeds(seed, rows) "
-                f"makes them from an int. Received: seed={seed}"
-            )
-        seeds = ops.convert_to_tensor(resolve_seed(seed, rows), dtype="int32")
-        if self._num_classes is None:
-            self._set_classes(tuple(x.shape[1:]))
-
-        def draw_votes(rows, first):
-            noise = Noise(ops.take(seeds, rows, axis=0), voting.COPIES_A_SLOT, first)
-            copies = self.perturbation.sample(ops.take(x, rows, axis=0)[:, None], noise)
-            copies = ops.reshape(copies, (-1, *x.shape[1:]))
-            outputs = self.base_model(copies, training=False)
-            return voting.classes_from_outputs(outputs, self._threshold)
-
-        valid = voting.row_is_valid(x, self.perturbation.clip)
+    def certify(self, draw_votes, refused):
         votes, num_samples, decision = voting.vote(
             draw_votes,
-            ops.logical_not(valid),
-            self._num_classes,
+            refused,
+            self.num_classes,
             self.test,
-            self.forward_batch_size // voting.COPIES_A_SLOT,
-            static_shapes=bool(self.jit_compile) or backend.STATIC_SHAPES,
+            self._slots,
+            self._static_shapes,
         )
         lower, upper, p_value = voting.bounds(votes, num_samples, decision, self.test)
         return {
@@ -235,17 +150,13 @@ class CertifiedPredictor(keras.Model):
             "p_value": p_value,
         }
 
-    def compute_output_spec(self, inputs, seed=None):
-        x = inputs["inputs"] if isinstance(inputs, dict) else inputs
-        if self._num_classes is None:
-            self._set_classes(tuple(x.shape[1:]))
-        row = (x.shape[0],)
+    def output_spec(self, row):
         return {
             "label": keras.KerasTensor(row, "int32"),
             "decision": keras.KerasTensor(row, "int32"),
             "certified": keras.KerasTensor(row, "bool"),
             "num_samples": keras.KerasTensor(row, "int32"),
-            "votes": keras.KerasTensor((*row, self._num_classes), "int32"),
+            "votes": keras.KerasTensor((*row, self.num_classes), "int32"),
             "lower_bound": keras.KerasTensor(row, "float32"),
             "upper_bound": keras.KerasTensor(row, "float32"),
             "p_value": keras.KerasTensor(row, "float32"),
@@ -291,36 +202,7 @@ class CertifiedPredictor(keras.Model):
                 shape than the model's inputs, or a value that is NaN, infinite
                 or outside `clip`; or if `seed` does not fit.
         """
-        batch_size = (
-            1024 if batch_size is None else check_integer("batch_size", batch_size)
-        )
-        if _is_array(x):
-            if steps is not None:
-                raise ValueError("`steps` is for datasets. Received: it and an array")
-            x = self._check(x)
-            if isinstance(seed, (int, np.integer)) or seed is None:
-                seed = row_seeds(seed, len(x))
-            seed = np.asarray(resolve_seed(seed, len(x)), np.int32)
-            inputs = {"inputs": x, "seed": seed}
-            if len(x) <= batch_size and verbose == 0 and callbacks is None:
-                # Without a dataset: of a single row's time that is a tenth.
-                inputs = {k: ops.convert_to_tensor(v) for k, v in inputs.items()}
-                return super().predict_on_batch(inputs)
-            return super().predict(
-                **backend.batches(inputs, batch_size),
-                verbose=verbose,
-                callbacks=callbacks,
-            )
-        _refuse_with_dataset(callbacks=callbacks)
-        results, _, _ = self._predict_batches(x, steps, verbose, seed)
-        return results
-
-    def fit(self, *args, **kwargs):
-        """Refuses: a predictor has nothing to train; train the model it wraps."""
-        raise ValueError(
-            "A CertifiedPredictor is not trained: call `fit` of the model it wraps. "
-            "Received: a call of `fit`"
-        )
+        return super().predict(x, batch_size, verbose, steps, callbacks, seed)
 
     def evaluate(
         self,
@@ -357,28 +239,21 @@ class CertifiedPredictor(keras.Model):
             ValueError: as in `predict`, and if `y` is missing or holds anything
                 but classes.
         """
-        if _is_array(x):
-            x = self._check(x)
-            if self._num_classes is None:
-                self._set_classes(tuple(x.shape[1:]))
-            y = check_labels(y, len(x), self._num_classes)
-            results = self.predict(x, batch_size, verbose, steps, callbacks, seed)
-            right = self._is_right(x, y)
-        else:
-            _refuse_with_dataset(y=y, sample_weight=sample_weight, callbacks=callbacks)
-            results, y, (right, sample_weight) = self._predict_batches(
-                x, steps, verbose, seed, labelled=True
-            )
-        if sample_weight is not None:
-            sample_weight = np.asarray(sample_weight, np.float64)
-            fits = sample_weight.shape == right.shape and (sample_weight >= 0).all()
-            if not (fits and sample_weight.sum() > 0):
-                raise ValueError(
-                    "`sample_weight` must hold one nonnegative weight a row, not all "
-                    f"of them 0. Received: shape={sample_weight.shape}"
-                )
+        return super().evaluate(
+            x,
+            y,
+            batch_size,
+            verbose,
+            sample_weight,
+            steps,
+            callbacks,
+            return_dict,
+            seed,
+        )
+
+    def _summary(self, results, y, right):
         certified = results["certified"]
-        rows = {
+        return {
             "standard_accuracy": right,
             "certified_robustness_rate": certified,
             "certified_robust_accuracy": certified & (results["label"] == y),
@@ -386,130 +261,13 @@ class CertifiedPredictor(keras.Model):
             "futile_rate": results["decision"] == Decision.FUTILE,
             "mean_num_samples": results["num_samples"],
         }
-        values = {
-            name: float(np.average(value, weights=sample_weight))
-            for name, value in rows.items()
-        }
-        return values if return_dict else list(values.values())
-
-    def _check(self, x, name="x"):
-        shape = models.row_shape(self.base_model)
-        x = check_inputs(x, self.perturbation.clip, shape, name)
-        models.build(self.base_model, x.shape)
-        return np.asarray(ops.convert_to_numpy(x), np.float32)
-
-    def _is_right(self, x, y):
-        """Whether the base model is right on each clean input."""
-        labels = [
-            voting.classes_from_outputs(
-                self.base_model(
-                    ops.convert_to_tensor(x[i : i + self.forward_batch_size]),
-                    training=False,
-                ),
-                self._threshold,
-            )
-            for i in range(0, len(x), self.forward_batch_size)
-        ]
-        return np.concatenate([ops.convert_to_numpy(c) for c in labels]) == y
-
-    def _predict_batches(self, data, steps, verbose, seed, labelled=False):
-        """`predict` on each batch of a dataset, with what evaluating needs."""
-        if seed is not None and not isinstance(seed, (int, np.integer)):
-            raise ValueError("`seed` must be an int or None for a dataset")
-        seed = np.random.SeedSequence().entropy if seed is None else seed
-        bar = keras.utils.Progbar(steps) if verbose not in (0, "0") else None
-        results, labels, right, weights, start = [], [], [], [], 0
-        for index, batch in enumerate(data):
-            if steps is not None and index >= steps:
-                break
-            batch = batch if isinstance(batch, (tuple, list)) else (batch,)
-            x = self._check(batch[0])
-            seeds = row_seeds(seed, len(x), start)
-            results.append(self.predict(x, len(x), verbose=0, seed=seeds))
-            start += len(x)
-            if labelled:
-                y = check_labels(
-                    batch[1] if len(batch) > 1 else None, len(x), self._num_classes
-                )
-                labels.append(y)
-                right.append(self._is_right(x, y))
-                weights.append(
-                    np.asarray(batch[2]) if len(batch) > 2 else np.ones(len(x))
-                )
-            if bar is not None:
-                bar.update(index + 1, finalize=steps == index + 1)
-        if not results:
-            raise ValueError(
-                "`x` must hold at least one row. Received: an empty dataset"
-            )
-        joined = {
-            name: np.concatenate([r[name] for r in results]) for name in results[0]
-        }
-        if not labelled:
-            return joined, None, None
-        return (
-            joined,
-            np.concatenate(labels),
-            (np.concatenate(right), np.concatenate(weights)),
-        )
-
-    def export(self, filepath, invalid="error"):
-        """Writes a TensorFlow SavedModel for TF Serving.
-
-        See `keras_probcert.certifiers.export.export` for its signatures.
-
-        Args:
-            filepath: the folder to write, for TF Serving `…/model-name/1`.
-            invalid: what becomes of a request with an invalid row (NaN,
-                infinite, or outside `clip`): `"error"` (default) answers
-                INVALID_ARGUMENT, `"refuse"` refuses that row alone, for servers
-                that batch the requests of different clients.
-
-        Raises:
-            RuntimeError: on another backend than TensorFlow.
-            ValueError: if `invalid` is something else, or the base model was
-                never built.
-        """
-        if keras.backend.backend() != "tensorflow":
-            raise RuntimeError(
-                "`export` writes a TensorFlow SavedModel and needs "
-                "KERAS_BACKEND=tensorflow. Save to `.keras` here and export there. "
-                f"Received: KERAS_BACKEND={keras.backend.backend()}"
-            )
-        from keras_probcert.certifiers.export import export
-
-        export(self, filepath, invalid)
 
     def get_config(self):
         return {
             **super().get_config(),
-            "model": keras.saving.serialize_keras_object(self.base_model),
             "perturbation": keras.saving.serialize_keras_object(self.perturbation),
             "test": keras.saving.serialize_keras_object(self.test),
-            "forward_batch_size": self.forward_batch_size,
-            "from_logits": self.from_logits,
-            "jit_compile": self._jit_compile_argument,
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        for name in ("model", "perturbation", "test"):
-            config[name] = keras.saving.deserialize_keras_object(
-                config[name], custom_objects=custom_objects
-            )
-        return cls(**config)
-
-
-def _refuse_with_dataset(**arguments):
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(f"`{name}` must not be given beside a dataset")
-
-
-def _is_array(x):
-    """Whether `x` is a batch of rows, not a dataset or an iterable of them."""
-    return hasattr(x, "__array__") or isinstance(x, (list, tuple))
 
 
 def _resolve_test(test, kappa, alpha, max_samples):
