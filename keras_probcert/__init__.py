@@ -1,7 +1,12 @@
 """Train Keras classifiers that hold still, certify each prediction, serve it."""
 
 from keras_probcert import certifiers, perturbations, sequential, training
-from keras_probcert.certifiers import CertifiedPredictor, Decision
+from keras_probcert.certifiers import (
+    CertifiedPredictor,
+    Decision,
+    SmoothedClassifier,
+    SmoothedPredictor,
+)
 from keras_probcert.perturbations import (
     L0,
     L1,
@@ -9,6 +14,7 @@ from keras_probcert.perturbations import (
     Affine,
     Composition,
     Gaussian,
+    Laplace,
     LInf,
     Perturbation,
     Rotation,
@@ -45,10 +51,13 @@ __all__ = [
     "L1",
     "L2",
     "LInf",
+    "Laplace",
     "Perturbation",
     "Rotation",
     "Scale",
     "SequentialTest",
+    "SmoothedClassifier",
+    "SmoothedPredictor",
     "Translation",
     "UnionBoundTest",
     "VarianceMinimizingModel",

@@ -1,11 +1,12 @@
-"""The voting loop: undecided rows share every forward pass.
+"""The voting loops: rows share every forward pass.
 
-Each round draws a fixed number of perturbed copies, in slots of
-`COPIES_A_SLOT` copies of one row. While many rows are undecided each gets one
-slot; when few are left each gets several, but never more than it could need to
-be certified. The votes of a row are then replayed in order, and the first
-crossing of a boundary decides; votes after it are discarded. So neither the
-decision nor its number of samples depends on the other rows.
+In `count` each row gets the same number of copies. In `vote` undecided rows share the
+passes until a sequential test decides each: a round draws a fixed number of perturbed
+copies, in slots of `COPIES_A_SLOT` copies of one row. While many rows are undecided
+each gets one slot; when few are left each gets several, but never more than it could
+need to be certified. The votes of a row are then replayed in order, and the first
+crossing of a boundary decides; votes after it are discarded. So neither the decision
+nor its number of samples depends on the other rows.
 """
 
 import numpy as np
@@ -151,6 +152,57 @@ def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
         state,
     )
     return votes[:-1], num_samples[:-1], decision[:-1]
+
+
+def count(
+    draw_votes, refused, num_classes, num_samples, num_slots, static_shapes, first=0
+):
+    """The votes of a fixed number of copies of every row, stage by stage.
+
+    Args:
+        draw_votes, refused, num_classes, num_slots, static_shapes: see `vote`.
+        num_samples: int32 `(stages,)`, the copies of each stage, one stage after the
+            other.
+        first: int32 scalar, the sample index of the first copy.
+
+    Returns:
+        int32, `(rows, stages, num_classes)`.
+    """
+    num_samples = ops.convert_to_tensor(num_samples, dtype="int32")
+    num_rows, stages = ops.shape(refused)[0], num_samples.shape[0]
+    ends = ops.cumsum(num_samples)
+    slots_a_row = (ends[-1] + COPIES_A_SLOT - 1) // COPIES_A_SLOT
+    num_work = num_rows * slots_a_row
+
+    def one_pass(start, votes):
+        size = num_slots if static_shapes else ops.minimum(num_slots, num_work - start)
+        slots = start + ops.arange(size, dtype="int32")
+        rows = ops.minimum(slots // slots_a_row, num_rows - 1)
+        copies = slots % slots_a_row * COPIES_A_SLOT
+        classes = draw_votes(rows, first + copies)
+        copies = copies[:, None] + ops.arange(COPIES_A_SLOT, dtype="int32")
+        stage = ops.searchsorted(ends, ops.reshape(copies, (-1,)), side="right")
+        stage = ops.cast(stage, "int32")
+        # Nobody's: past the last copy, past the last slot, of a refused row.
+        nobodys = ops.logical_or(slots >= num_work, ops.take(refused, rows))
+        stage = ops.where(ops.repeat(nobodys, COPIES_A_SLOT), stages, stage)
+        place = ops.repeat(rows, COPIES_A_SLOT) * (stages + 1) + stage
+        counted = ops.segment_sum(
+            ops.one_hot(classes, num_classes, dtype="int32"),
+            place,
+            num_segments=num_rows * (stages + 1),
+        )
+        return start + num_slots, votes + counted
+
+    _, votes = backend.while_loop(
+        lambda start, votes: start < num_work,
+        one_pass,
+        (
+            ops.zeros((), "int32"),
+            ops.zeros((num_rows * (stages + 1), num_classes), "int32"),
+        ),
+    )
+    return ops.reshape(votes, (-1, stages + 1, num_classes))[:, :-1]
 
 
 def _share(needed, num_slots):

@@ -6,6 +6,7 @@ from keras_probcert.perturbations.gaussian import Gaussian
 from keras_probcert.perturbations.l0 import L0
 from keras_probcert.perturbations.l1 import L1
 from keras_probcert.perturbations.l2 import L2
+from keras_probcert.perturbations.laplace import Laplace
 from keras_probcert.perturbations.linf import LInf
 from keras_probcert.perturbations.noise import Noise
 from keras_probcert.perturbations.perturbation import Perturbation, get
@@ -21,6 +22,7 @@ __all__ = [
     "L1",
     "L2",
     "LInf",
+    "Laplace",
     "Noise",
     "Perturbation",
     "Rotation",

@@ -8,6 +8,24 @@ from keras_probcert.sequential.evidence import level_for_one_class
 from keras_probcert.sequential.sequential_test import SequentialTest
 
 
+def lower_bound_of(successes, num_samples, alpha):
+    """The one-sided Clopper-Pearson lower bound on a probability.
+
+    Args:
+        successes: counts from 0 to `num_samples` (between whole counts: interpolated).
+        num_samples: the number of samples.
+        alpha: the probability with which the bound may fail.
+
+    Returns:
+        float64 like `successes`.
+    """
+    successes = np.asarray(successes, np.float64)
+    # The quantile of no successes is that of a distribution that does not exist.
+    some = np.maximum(successes, np.finfo(np.float64).tiny)
+    bound = stats.beta.ppf(alpha, some, num_samples - successes + 1)
+    return np.where(successes > 0, bound, 0.0)
+
+
 @keras.saving.register_keras_serializable(package="keras_probcert")
 class ClopperPearsonTest(SequentialTest):
     """One exact binomial test after `max_samples` votes.
