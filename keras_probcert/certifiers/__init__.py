@@ -2,7 +2,32 @@
 
 from keras_probcert.certifiers.certified_predictor import CertifiedPredictor
 from keras_probcert.certifiers.decision import Decision
+from keras_probcert.certifiers.denoised import (
+    OneStepDenoiser,
+    denoised_classifier,
+    diffusion_step,
+)
+from keras_probcert.certifiers.ensemble import LogitEnsemble
+from keras_probcert.certifiers.radius_report import (
+    certified_accuracy_table,
+    plot_certified_accuracy,
+    read_log,
+    write_log,
+)
 from keras_probcert.certifiers.smoothed_classifier import SmoothedClassifier
 from keras_probcert.certifiers.smoothed_predictor import SmoothedPredictor
 
-__all__ = ["CertifiedPredictor", "Decision", "SmoothedClassifier", "SmoothedPredictor"]
+__all__ = [
+    "CertifiedPredictor",
+    "Decision",
+    "LogitEnsemble",
+    "OneStepDenoiser",
+    "SmoothedClassifier",
+    "SmoothedPredictor",
+    "certified_accuracy_table",
+    "denoised_classifier",
+    "diffusion_step",
+    "plot_certified_accuracy",
+    "read_log",
+    "write_log",
+]
