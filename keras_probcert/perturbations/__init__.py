@@ -3,6 +3,7 @@
 from keras_probcert.perturbations.affine import Affine
 from keras_probcert.perturbations.composition import Composition
 from keras_probcert.perturbations.gaussian import Gaussian
+from keras_probcert.perturbations.generalized_gaussian import GeneralizedGaussian
 from keras_probcert.perturbations.l0 import L0
 from keras_probcert.perturbations.l1 import L1
 from keras_probcert.perturbations.l2 import L2
@@ -18,6 +19,7 @@ __all__ = [
     "Affine",
     "Composition",
     "Gaussian",
+    "GeneralizedGaussian",
     "L0",
     "L1",
     "L2",
