@@ -15,22 +15,13 @@ import argparse
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
-import time
+
+from sides import Side, save_network, serve
 
 HERE = pathlib.Path(__file__).parent
 TWIN = HERE.parent / "tests" / "parity"
-
-
-def serve(attacks):
-    """Runs the attack that each line on stdin names, and answers with figures."""
-    for line in sys.stdin:
-        start = time.perf_counter()
-        success = attacks[line.strip()]()
-        answer = {"seconds": time.perf_counter() - start, "success": float(success)}
-        print("ANSWER" + json.dumps(answer), flush=True)
 
 
 def keras_side(folder, settings):
@@ -112,32 +103,6 @@ def torch_side(folder, settings):
     serve(served)
 
 
-class Side:
-    """One side's process."""
-
-    def __init__(self, python, side, folder):
-        self._process = subprocess.Popen(
-            [python, __file__, "--side", side, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, attack):
-        """Seconds and success of one run."""
-        self._process.stdin.write(attack + "\n")
-        self._process.stdin.flush()
-        for line in self._process.stdout:
-            if line.startswith("ANSWER"):
-                answer = json.loads(line[len("ANSWER") :])
-                return answer["seconds"], answer["success"]
-        raise RuntimeError(f"the process for {attack} ended")
-
-    def end(self):
-        self._process.stdin.close()
-        self._process.wait()
-
-
 def prepare(args, folder):
     """Writes what the sides read."""
     import keras
@@ -149,13 +114,7 @@ def prepare(args, folder):
         tfds.load("mnist", split=f"test[:{rows}]", batch_size=-1, as_supervised=True)
     )
     np.savez(folder / "images.npz", x=x.astype("float32") / 255, y=y.astype("int32"))
-    model = keras.saving.load_model(args.model)
-    weights = {
-        f"{layer.name}/{index}": weight
-        for layer in model.layers
-        for index, weight in enumerate(layer.get_weights())
-    }
-    np.savez(folder / "network.npz", architecture=model.to_json(), **weights)
+    save_network(keras.saving.load_model(args.model), folder / "network.npz")
     settings = {
         "model": str(pathlib.Path(args.model).resolve()),
         "auto_attack": args.auto_attack
@@ -211,8 +170,8 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         prepare(args, folder)
-        ours = Side(sys.executable, "keras", folder)
-        theirs = Side(args.torch, "torch", folder)
+        ours = Side(__file__, sys.executable, "keras", folder)
+        theirs = Side(__file__, args.torch, "torch", folder)
         compare(ours, theirs, "pgd", args.pgd_images, args.repeats)
         if args.auto_attack:
             images = args.auto_attack_images
