@@ -7,6 +7,7 @@ from keras_probcert.certifiers.denoised import (
     denoised_classifier,
     diffusion_step,
 )
+from keras_probcert.certifiers.dsrs_classifier import DSRSClassifier
 from keras_probcert.certifiers.ensemble import LogitEnsemble
 from keras_probcert.certifiers.radius_report import (
     certified_accuracy_table,
@@ -16,14 +17,21 @@ from keras_probcert.certifiers.radius_report import (
 )
 from keras_probcert.certifiers.smoothed_classifier import SmoothedClassifier
 from keras_probcert.certifiers.smoothed_predictor import SmoothedPredictor
+from keras_probcert.certifiers.splitting_noise import (
+    SplittingNoise,
+    SplittingSmoothedClassifier,
+)
 
 __all__ = [
     "CertifiedPredictor",
+    "DSRSClassifier",
     "Decision",
     "LogitEnsemble",
     "OneStepDenoiser",
     "SmoothedClassifier",
     "SmoothedPredictor",
+    "SplittingNoise",
+    "SplittingSmoothedClassifier",
     "certified_accuracy_table",
     "denoised_classifier",
     "diffusion_step",

@@ -41,9 +41,9 @@ class DoubleSampling:
     Larger shifts are never easier. \(h = \lambda_1 p + \lambda_2 q\) falls with the
     norm, so of two points that mirror each other in the plane through δ's end,
     perpendicular to it, the one nearer to 0 is in S if the other is: moving δ on can
-    only lessen \(P_\delta(S)\). So a bound above ½ at distance r holds for every shorter δ too.
-    Upper bounds on \(P_A\) and \(Q_A\) could only enter with negative multipliers,
-    for which this argument fails; they are not needed.
+    only lessen \(P_\delta(S)\). So a bound above ½ at distance r holds for every
+    shorter δ too. Upper bounds on \(P_A\) and \(Q_A\) could only enter with negative
+    multipliers, for which this argument fails; they are not needed.
 
     Rounding is outward: only the multipliers come from a search; with them the
     right side is computed on two grids, and their difference (ten times) and 10⁻⁹ of
