@@ -49,7 +49,7 @@ class DoubleSampling:
     right side is computed on two grids, and their difference (ten times) and 10⁻⁹ of
     the size of its terms are subtracted. What the grids leave out of the tails would
     only increase it. The radius is never below the Neyman-Pearson radius of `first`,
-    which needs no Q.
+    which needs no Q. A bound of 1 is taken for 1 − 2⁻⁵³ (but under truncated noise).
 
     Args:
         sigma: σ of P, the standard deviation of a coordinate, more than 0.
@@ -111,32 +111,36 @@ class DoubleSampling:
             second: the same under Q.
 
         Returns:
-            A float: 0 if `first` is at most ½, else at least
+            A float: 0 if `first` is at most ½, and never less than
             `neyman_pearson_radius(first)`.
         """
-        first, second = _probability("first", first), _probability("second", second)
+        misses = self._misses(first, second)
         alone = self.neyman_pearson_radius(first)
-        if alone == 0 or math.isinf(alone):
+        if alone == 0:
             return alone
-        if second == 1 and self._limit is None:
-            return math.inf
-        return self._search(1 - first, 1 - second, alone / self._scale)
+        return max(alone, self._search(*misses, alone / self._scale))
+
+    def neyman_pearson_radius(self, first):
+        """The radius that `first` certifies alone, rounded down, as `radius`."""
+        misses = self._misses(first, 0.0)
+        return self._alone(misses[0])
 
     @functools.lru_cache(maxsize=2**16)  # noqa: B019
-    def neyman_pearson_radius(self, first):
-        """The radius that `first` certifies alone, rounded down.
-
-        Args:
-            first: a lower bound on the class's probability under P, in [0, 1].
-        """
-        first = _probability("first", first)
-        if first <= 0.5:
+    def _alone(self, miss):
+        if miss >= 0.5:
             return 0.0
-        if first == 1:
-            return math.inf
         if self.k == 0:
-            return self.sigma * float(special.ndtri(first)) * (1 - _ROUNDING)
-        return self._search(1 - first, 1.0, 0.0)
+            return -self.sigma * float(special.ndtri(miss)) * (1 - _ROUNDING)
+        return self._search(miss, 1.0, 0.0)
+
+    def _misses(self, first, second):
+        """What the bounds leave to other classes under P and under Q."""
+        least = 2.0**-53
+        return (
+            max(1 - _probability("first", first), least),
+            # The support of truncated noise may lie in one class altogether.
+            max(1 - _probability("second", second), 0 if self._limit else least),
+        )
 
     def lower_bound(self, radius, first, second):
         """A lower bound on the class's probability at distance `radius`.
@@ -151,8 +155,7 @@ class DoubleSampling:
             than ½. It does not increase with the radius.
         """
         radius = check_positive("radius", radius) / self._scale
-        first, second = _probability("first", first), _probability("second", second)
-        misses = 1 - first, 1 - second
+        misses = self._misses(first, second)
         return self._rounded_bound(radius, self._multipliers(radius, *misses), *misses)
 
     def _search(self, miss, second_miss, low):

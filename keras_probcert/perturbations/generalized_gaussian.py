@@ -61,10 +61,12 @@ class GeneralizedGaussian(Perturbation):
         super().__init__(clip)
         self.sigma = check_number("sigma", sigma)
         self.k = check_number("k", k)
-        if truncate is not None and not check_number("truncate", truncate) > 0:
-            raise ValueError(
-                f"`truncate` must be more than 0, or None. Received: {truncate=}"
-            )
+        if truncate is not None:
+            truncate = check_number("truncate", truncate)
+            if not truncate > 0:
+                raise ValueError(
+                    f"`truncate` must be more than 0, or None. Received: {truncate=}"
+                )
         self.truncate = truncate
 
     def sample(self, x, noise):
