@@ -9,6 +9,7 @@ from keras_probcert.certifiers.denoised import (
 )
 from keras_probcert.certifiers.dsrs_classifier import DSRSClassifier
 from keras_probcert.certifiers.ensemble import LogitEnsemble
+from keras_probcert.certifiers.parameter_smoothing import ParameterSmoothedClassifier
 from keras_probcert.certifiers.radius_report import (
     certified_accuracy_table,
     plot_certified_accuracy,
@@ -21,17 +22,36 @@ from keras_probcert.certifiers.splitting_noise import (
     SplittingNoise,
     SplittingSmoothedClassifier,
 )
+from keras_probcert.certifiers.transformations import (
+    Brightness,
+    Contrast,
+    CyclicShift,
+    Gamma,
+    InterpolatedRotation,
+    InterpolatedTranslation,
+    RandomTransformation,
+    Transformation,
+)
 
 __all__ = [
+    "Brightness",
     "CertifiedPredictor",
+    "Contrast",
+    "CyclicShift",
     "DSRSClassifier",
     "Decision",
+    "Gamma",
+    "InterpolatedRotation",
+    "InterpolatedTranslation",
     "LogitEnsemble",
     "OneStepDenoiser",
+    "ParameterSmoothedClassifier",
+    "RandomTransformation",
     "SmoothedClassifier",
     "SmoothedPredictor",
     "SplittingNoise",
     "SplittingSmoothedClassifier",
+    "Transformation",
     "certified_accuracy_table",
     "denoised_classifier",
     "diffusion_step",

@@ -133,7 +133,7 @@ def test_noise_for_training_is_among_the_values():
     every = ops.convert_to_numpy(every)
     found = (drawn[:, None] == every).all(axis=2)
     assert found.any(axis=1).all()
-    # Each of them is drawn: a fourth each, within 6 standard deviations (2e-9).
+    # Each of them is drawn: a fourth each, within 6 standard deviations (3e-9 each).
     share = np.mean([(drawn == every[:, s]).all(axis=1) for s in range(4)], axis=1)
     assert np.abs(share - 0.25).max() < 6 * np.sqrt(0.25 * 0.75 / 1000)
 
