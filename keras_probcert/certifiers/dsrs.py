@@ -102,6 +102,7 @@ class DoubleSampling:
             second_sigma = check_fraction("second_sigma", second_sigma, self.sigma)
             self._ratio = second_sigma / self.sigma
         self.second_sigma, self.truncate = second_sigma, truncate
+        self._alone = {}
 
     def radius(self, first, second):
         """The largest certified radius, rounded down, in units of the input.
@@ -122,16 +123,14 @@ class DoubleSampling:
 
     def neyman_pearson_radius(self, first):
         """The radius that `first` certifies alone, rounded down, as `radius`."""
-        misses = self._misses(first, 0.0)
-        return self._alone(misses[0])
-
-    @functools.lru_cache(maxsize=2**16)  # noqa: B019
-    def _alone(self, miss):
+        miss, _ = self._misses(first, 0.0)
         if miss >= 0.5:
             return 0.0
         if self.k == 0:
             return -self.sigma * float(special.ndtri(miss)) * (1 - _ROUNDING)
-        return self._search(miss, 1.0, 0.0)
+        if miss not in self._alone:
+            self._alone[miss] = self._search(miss, 1.0, 0.0)
+        return self._alone[miss]
 
     def _misses(self, first, second):
         """What the bounds leave to other classes under P and under Q."""
