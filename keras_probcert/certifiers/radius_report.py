@@ -163,6 +163,7 @@ def write_log(path, results, y, seconds, indices=None):
     - The logs of Cohen, Rosenfeld and Kolter (ICML 2019),
       github.com/locuslab/smoothing.
     """
+    _check_results(results)
     label, radius, y = (np.asarray(a) for a in (results["label"], results["radius"], y))
     rows = len(label)
     seconds = np.asarray(seconds, np.float64)
@@ -257,4 +258,20 @@ def _check(models):
         raise ValueError(
             "`models` must be a dict of names to at least one pair (results, y). "
             f"Received: models={models!r}"
+        )
+    for name, pair in models.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(
+                "`models` must hold pairs (results, y). "
+                f"Received: {type(pair).__name__} for {name!r}"
+            )
+        _check_results(pair[0])
+
+
+def _check_results(results):
+    if not isinstance(results, dict) or not {"label", "radius"} <= set(results):
+        raise ValueError(
+            "`results` must be a dict with 'label' and 'radius', as "
+            "`SmoothedClassifier.predict` gives it. "
+            f"Received: {list(results) if isinstance(results, dict) else results!r}"
         )

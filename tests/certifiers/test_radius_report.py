@@ -88,8 +88,15 @@ def test_other_bad_arguments():
         lambda m: certified_accuracy_table(m, [0.0]),
         plot_certified_accuracy,
     ):
-        with pytest.raises(ValueError, match="`models` must be a dict"):
-            function({})
+        for models, message in (
+            ({}, "`models` must be a dict"),
+            ({"a": results}, "`models` must hold pairs.*dict for 'a'"),
+            ({"a": ({"label": [0]}, [0])}, "`results` must be a dict.*'label'"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                function(models)
+    with pytest.raises(ValueError, match="`results` must be a dict"):
+        write_log("nowhere", {"label": [0]}, [0], 1.0)
 
 
 def test_table():
