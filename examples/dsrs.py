@@ -3,10 +3,12 @@
 Trains LeNet twice on the same number of noisy rows: under Gaussian noise, and under
 generalized Gaussian noise of the same standard deviation. Certifies the first under
 Gaussian noise by Neyman and Pearson's radius, the second by double sampling (DSRS)
-under the generalized Gaussian noise and the same with 0.8 σ, each with the same number
-of noisy copies an image. Prints the average certified radius (ACR) and the certified
-accuracy at each radius, and plots both curves; a third shows what the first half of
-the second's copies certify alone. A run that was stopped goes on where it was.
+under the generalized Gaussian noise, each with the same number of noisy copies an
+image. The second noise is the first in a ball, or (`--second-sigma`) that of a smaller
+standard deviation. Prints the average certified radius (ACR) and the certified
+accuracy at each radius, and plots both curves; a third shows what the votes under the
+first noise certify alone, in the second certificate. A run that was stopped goes on
+where it was.
 
     python examples/dsrs.py
 """
@@ -74,8 +76,8 @@ def certifier(name, base, args):
         base,
         args.sigma,
         args.k,
+        share=args.share,
         second_sigma=args.second_sigma,
-        truncate=args.truncate,
         n=args.n,
         **shared,
     )
@@ -103,8 +105,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sigma", type=float, default=0.5)
     parser.add_argument("--k", type=float, default=380)
-    parser.add_argument("--second-sigma", type=float, help="0.8 sigma by default")
-    parser.add_argument("--truncate", type=float, help="in place of --second-sigma")
+    parser.add_argument("--share", type=float, help="of P, in Q; 0.7 by default")
+    parser.add_argument("--second-sigma", type=float, help="of Q, in place of --share")
     parser.add_argument("--rows", type=int, default=600_000, help="training budget")
     parser.add_argument("--train", type=int, default=60_000, help="training images")
     parser.add_argument("--test", type=int, default=500, help="certified images")
@@ -125,7 +127,7 @@ def main():
     curves = {
         f"{NAMES[0]}, one noise": (gaussian, y),
         f"{NAMES[1]}, two noises (DSRS)": (double, y),
-        f"{NAMES[1]}, first half alone": (alone, y),
+        f"{NAMES[1]}, P alone": (alone, y),
     }
     radii = np.arange(0, 3.51, 0.5) * 2 * args.sigma
     measured = {

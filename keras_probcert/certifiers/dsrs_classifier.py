@@ -27,21 +27,23 @@ class DSRSClassifier(Certifier):
     the row is abstained on, or g answers with `label` on the whole open L2 ball of
     radius `radius` around the input, which may reach beyond the valid input range.
 
-    `n0` copies under P choose the class (their votes are not counted). Of `n` others
-    under P and `n` under the second noise Q, Clopper and Pearson's lower bounds at
-    level alpha / 2 each,
+    Q is by default P confined to the ball that holds `share` of it: of 2 `n` copies
+    under P, those in the ball are copies under Q too. Or, with `second_sigma`, Q is
+    the same noise with a smaller σ, `n` copies are drawn under P and `n` others under
+    Q. The class is chosen by `n0` further copies under P, whose votes are not counted.
+    Clopper and Pearson's lower bounds at level alpha / 2 each,
 
     \[P_A \ge \underline{p}, \qquad Q_A \ge \underline{q},\]
 
-    hold together with probability at least 1 − alpha, whatever class was chosen, since
-    the three sets of copies are independent. The radius is the largest at which no
-    classifier of at least these probabilities can fall to ½ under the shifted P
-    (`DoubleSampling`), and never less than the Neyman-Pearson radius of
+    hold together with probability at least 1 − alpha, whatever class was chosen (the
+    second for whatever number of copies the ball holds). The radius is the largest at
+    which no classifier of at least these probabilities can fall to ½ under the shifted
+    P (`DoubleSampling`), and never less than the Neyman-Pearson radius of
     \(\underline{p}\) alone. Upper bounds would not be used, so no part of alpha is
     spent on them.
 
     Votes are counted on the device; the radii come from the host, about a tenth of a
-    second for each new pair of counts. So inside a graph (`call`) there are votes
+    second for each new set of counts. So inside a graph (`call`) there are votes
     alone, and there is no `export`.
 
     Args:
@@ -54,11 +56,12 @@ class DSRSClassifier(Certifier):
             coordinates; by default that of the noise of `model`. The smaller d/2 − k,
             the larger the gain over the Neyman-Pearson radius: 380 for MNIST and 1530
             for CIFAR-10 in the paper.
-        second_sigma: σ of Q, in (0, σ); 0.8 σ by default.
-        truncate: in place of `second_sigma`: T, in units of the input: Q is P, given
-            that its norm is at most T.
+        share: the probability under P of the ball to which Q is confined, in (0, 1);
+            0.7 by default, unless there is a `second_sigma`.
+        second_sigma: σ of Q, in (0, σ); 0.8 σ in most of the paper. `None` (default)
+            for Q confined to a ball.
         n0: copies that choose the class, 100 by default.
-        n: copies under each of P and Q, 50,000 by default.
+        n: half of the copies that bound probabilities, 50,000 by default.
         alpha: the significance level, in (0, 1); 0.001 by default.
         forward_batch_size, from_logits, jit_compile, **kwargs: see
             `SmoothedClassifier`.
@@ -96,8 +99,8 @@ class DSRSClassifier(Certifier):
         model,
         sigma=None,
         k=None,
+        share=None,
         second_sigma=None,
-        truncate=None,
         n0=100,
         n=50_000,
         alpha=0.001,
@@ -108,18 +111,21 @@ class DSRSClassifier(Certifier):
     ):
         models.check_classifier(model)
         sigma, k = _noise_of(model, sigma, k)
-        if truncate is None:
-            second_sigma = 0.8 * sigma if second_sigma is None else second_sigma
-            second_sigma = check_fraction("second_sigma", second_sigma, sigma)
-        elif second_sigma is not None:
+        if second_sigma is None:
+            share = check_fraction("share", 0.7 if share is None else share)
+        elif share is not None:
             raise ValueError(
-                "`truncate` must not be given beside `second_sigma`. "
-                f"Received: second_sigma={second_sigma}, truncate={truncate}"
+                "`share` must not be given beside `second_sigma`. "
+                f"Received: share={share}, second_sigma={second_sigma}"
             )
+        else:
+            second_sigma = check_fraction("second_sigma", second_sigma, sigma)
         n0, n = check_integer("n0", n0), check_integer("n", n)
         alpha = check_fraction("alpha", alpha)
-        if not (alpha / 2) ** (1 / n) > 0.5:
-            needed = math.floor(math.log(alpha / 2) / math.log(0.5)) + 1
+        needed = math.floor(math.log(alpha / 2) / math.log(0.5)) + 1
+        if second_sigma is None:
+            needed = -(-needed // 2)  # All 2 n copies are drawn under P.
+        if n < needed:
             raise ValueError(
                 "`n` must be large enough for unanimous votes to certify: at least "
                 f"{needed} for alpha={alpha}. Received: n={n}"
@@ -132,11 +138,8 @@ class DSRSClassifier(Certifier):
             jit_compile,
             **kwargs,
         )
-        self.second_perturbation = GeneralizedGaussian(
-            sigma if second_sigma is None else second_sigma, k, truncate=truncate
-        )
         self.sigma, self.k = sigma, k
-        self.second_sigma, self.truncate = second_sigma, truncate
+        self.share, self.second_sigma = share, second_sigma
         self.n0, self.n, self.alpha = n0, n, alpha
         self._pair, self._radii = None, {}
         if self.built:
@@ -154,53 +157,88 @@ class DSRSClassifier(Certifier):
     def _double_sampling(self):
         if self._pair is None:
             self._pair = DoubleSampling(
-                self.sigma, self.k, self._dimension, self.second_sigma, self.truncate
+                self.sigma, self.k, self._dimension, self.second_sigma, self._truncate
             )
         return self._pair
+
+    @property
+    def _first_total(self):
+        """Copies under P that bound its probability."""
+        return 2 * self.n if self.second_sigma is None else self.n
+
+    @property
+    def _truncate(self):
+        """The radius of the ball to which Q is confined."""
+        if self.share is None:
+            return None
+        return self.perturbation.norm_quantile(self.share, self._dimension)
 
     @property
     def _batch_size(self):
         return max(1, self._copies_a_batch // (self.n0 + 2 * self.n))
 
     def _votes_of(self, x, seeds):
-        """The `draw_votes` of `voting` under P and under Q."""
+        """The `draw_votes` of `voting` under P and under Q.
 
-        def under(perturbation):
+        Where Q is P in a ball, the second is `None` and the classes of the first,
+        with "none" for one more, are followed by the same for copies outside.
+        """
+
+        def under(perturbation, truncate=None):
             def draw_votes(rows, first):
                 noise = Noise(
                     ops.take(seeds, rows, axis=0), voting.COPIES_A_SLOT, first
                 )
-                copies = perturbation.sample(ops.take(x, rows, axis=0)[:, None], noise)
-                copies = ops.reshape(copies, (-1, *x.shape[1:]))
-                outputs = self.base_model(copies, training=False)
-                return voting.classes_from_outputs(outputs, self._threshold)
+                inputs = ops.take(x, rows, axis=0)[:, None]
+                copies = perturbation.sample(inputs, noise)
+                outputs = self.base_model(
+                    ops.reshape(copies, (-1, *x.shape[1:])), training=False
+                )
+                classes = voting.classes_from_outputs(outputs, self._threshold)
+                if truncate is None:
+                    return classes
+                axes = tuple(range(2, len(copies.shape)))
+                squares = ops.sum((copies - inputs) ** 2, axis=axes)
+                outside = ops.reshape(squares > truncate**2, (-1,))
+                return classes + (self.num_classes + 1) * ops.cast(outside, "int32")
 
             return draw_votes
 
-        return under(self.perturbation), under(self.second_perturbation)
+        if self.second_sigma is None:
+            return under(self.perturbation, self._truncate), None
+        second = GeneralizedGaussian(self.second_sigma, self.k)
+        return under(self.perturbation), under(second)
 
     def certify(self, draw_votes, refused):
         """The votes; `predict` adds what follows from them."""
         first, second = draw_votes
-        shared = (self.num_classes,)
-        sizes = (self._slots, self._static_shapes)
-        votes = voting.count(first, refused, *shared, (self.n0, self.n), *sizes)
-        # The sample indices go on: none is used under both noises.
-        second_votes = voting.count(
-            second, refused, *shared, (self.n,), *sizes, self._second_start
-        )
+        sizes = self._slots, self._static_shapes
+        classes = self.num_classes
+        if second is None:
+            votes = voting.count(
+                first, refused, 2 * classes + 2, (self.n0, self._first_total), *sizes
+            )
+            inside, outside = votes[..., : classes + 1], votes[..., classes + 1 :]
+            second_num_samples = ops.sum(inside[:, 1], axis=1)
+            votes = (inside + outside)[..., :classes]
+            second_votes = inside[:, 1, :classes]
+        else:
+            votes = voting.count(first, refused, classes, (self.n0, self.n), *sizes)
+            # The sample indices go on: none is used under both noises.
+            slot = voting.COPIES_A_SLOT
+            start = -(-(self.n0 + self.n) // slot) * slot
+            second_votes = voting.count(
+                second, refused, classes, (self.n,), *sizes, start
+            )[:, 0]
+            second_num_samples = ops.where(refused, 0, self.n)
         num_samples = ops.where(refused, 0, self.n0 + 2 * self.n)
         return {
             "guess": voting.labels(votes[:, 0]),
             "num_samples": ops.cast(num_samples, "int32"),
             "votes": votes[:, 1],
-            "second_votes": second_votes[:, 0],
+            "second_votes": second_votes,
+            "second_num_samples": ops.cast(second_num_samples, "int32"),
         }
-
-    @property
-    def _second_start(self):
-        slot = voting.COPIES_A_SLOT
-        return -(-(self.n0 + self.n) // slot) * slot
 
     def output_spec(self, row):
         votes = (*row, self.num_classes)
@@ -209,6 +247,7 @@ class DSRSClassifier(Certifier):
             "num_samples": keras.KerasTensor(row, "int32"),
             "votes": keras.KerasTensor(votes, "int32"),
             "second_votes": keras.KerasTensor(votes, "int32"),
+            "second_num_samples": keras.KerasTensor(row, "int32"),
         }
 
     def predict(
@@ -231,8 +270,9 @@ class DSRSClassifier(Certifier):
             - `certified`: bool `(rows,)`, not abstained;
             - `guess`: int32 `(rows,)`, what the first `n0` copies chose;
             - `num_samples`: int32 `(rows,)`, copies drawn, `n0 + 2 * n`;
-            - `votes`, `second_votes`: int32 `(rows, classes)`, of the `n` copies
-              under P and under Q;
+            - `votes`, `second_votes`: int32 `(rows, classes)`, of the copies under P
+              and of those under Q (where that is P in a ball, these are among those);
+            - `second_num_samples`: int32 `(rows,)`, copies under Q;
             - `lower_bound`, `second_lower_bound`: float32 `(rows,)`, bounds on the
               probability of the class chosen under P and under Q;
             - `neyman_pearson_radius`: float32 `(rows,)`, what `lower_bound` alone
@@ -249,43 +289,42 @@ class DSRSClassifier(Certifier):
         self._check_votes(results)
         guess, rows = results["guess"], np.arange(len(results["guess"]))
         voted = guess >= 0
-        counts = np.stack(
-            [
-                np.where(voted, results[name][rows, guess], 0)
-                for name in ("votes", "second_votes")
-            ],
-            axis=1,
+        votes, second_votes = (
+            np.where(voted, results[name][rows, guess], 0)
+            for name in ("votes", "second_votes")
         )
-        bounds = lower_bound_of(counts, self.n, self.alpha / 2)
-        found = np.array([self._radii_of(*pair) for pair in counts.tolist()])
-        certified = found[:, 0] > 0
+        second_total = results["second_num_samples"]
+        level, total = self.alpha / 2, self._first_total
+        lower = lower_bound_of(votes, total, level)
+        second_lower = lower_bound_of(second_votes, second_total, level)
+        pairs = zip(lower.tolist(), second_lower.tolist(), strict=True)
+        radius, alone = np.array([self._radii_of(*pair) for pair in pairs]).T
+        certified = radius > 0
         return {
             "label": np.where(certified, guess, -1).astype("int32"),
-            "radius": _rounded_down(found[:, 0]),
+            "radius": _rounded_down(radius),
             "certified": certified,
             **results,
-            "lower_bound": _rounded_down(bounds[:, 0]),
-            "second_lower_bound": _rounded_down(bounds[:, 1]),
-            "neyman_pearson_radius": _rounded_down(found[:, 1]),
+            "lower_bound": _rounded_down(lower),
+            "second_lower_bound": _rounded_down(second_lower),
+            "neyman_pearson_radius": _rounded_down(alone),
             "procedure": np.full(len(guess), "dsrs"),
         }
 
-    def _radii_of(self, votes, second_votes):
-        """The radius of these counts, and that of the first alone."""
-        key = votes, second_votes
+    def _radii_of(self, lower, second_lower):
+        """The radius of these bounds, and that of the first alone."""
+        key = lower, second_lower
         if key not in self._radii:
             pair = self._double_sampling()
-            first, second = lower_bound_of(key, self.n, self.alpha / 2).tolist()
-            self._radii[key] = (
-                pair.radius(first, second),
-                pair.neyman_pearson_radius(first),
-            )
+            self._radii[key] = pair.radius(*key), pair.neyman_pearson_radius(lower)
         return self._radii[key]
 
     def _check_votes(self, results):
         """Warns of copies that voted for no class."""
-        drawn = 2 * self.n * np.count_nonzero(results["num_samples"])
-        given = results["votes"].sum() + results["second_votes"].sum()
+        drawn = (results["num_samples"] - self.n0)[results["num_samples"] > 0].sum()
+        given = results["votes"].sum()
+        if self.second_sigma is not None:
+            given += results["second_votes"].sum()
         if given < drawn:
             warnings.warn(
                 f"The base model gave outputs that are not finite on "
@@ -313,8 +352,8 @@ class DSRSClassifier(Certifier):
             **super().get_config(),
             "sigma": self.sigma,
             "k": self.k,
+            "share": self.share,
             "second_sigma": self.second_sigma,
-            "truncate": self.truncate,
             "n0": self.n0,
             "n": self.n,
             "alpha": self.alpha,

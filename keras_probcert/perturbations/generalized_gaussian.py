@@ -109,6 +109,16 @@ class GeneralizedGaussian(Perturbation):
         curve = (slope_a - step) * (1 - u) - (slope_b - step) * u
         return ops.exp(0.5 * (a + u * step + u * (1 - u) * curve))
 
+    def norm_quantile(self, probability, dimension):
+        """The norm that noise without `truncate` stays within with a probability.
+
+        Args:
+            probability: in (0, 1).
+            dimension: the number of coordinates.
+        """
+        t = special.gammaincinv(dimension / 2 - self.k, probability)
+        return scale_of(self.sigma, self.k, dimension) * math.sqrt(2 * t)
+
     def get_config(self):
         return {
             "sigma": self.sigma,

@@ -264,69 +264,83 @@ def ball_model(radius, dimension=8):
     return keras.Model(inputs, ops.concatenate([ops.zeros_like(inside), inside], 1))
 
 
-def check_radii(model, x, truth, k, second, label=1, alpha=0.05, n=400):
-    """A radius exceeds the truth with probability at most alpha.
+NOISES = [{"second_sigma": 0.4}, {"share": 0.6}]
+
+
+def check_radii(model, x, truth, k, second, alpha=0.05, n=300):
+    """A radius exceeds the truth, or a label is wrong, with probability below alpha.
 
     In `rows` inputs more often than binom.isf(1e-7, rows, alpha) with probability
     below 1e-7.
     """
-    both, second = pair(0.5, k, x.shape[1], second)
     smoothed = DSRSClassifier(model, 0.5, k, n=n, alpha=alpha, **second)
     result = smoothed.predict(x, seed=7, verbose=0)
-    wrong = (result["radius"] > truth) | (
-        result["certified"] & (result["label"] != label)
-    )
+    certified = result["certified"]
+    wrong = (result["radius"] > truth) | (certified & (result["label"] != 1))
     assert wrong.sum() <= scipy.stats.binom.isf(1e-7, len(x), alpha)
-    assert (result["certified"] == (result["radius"] > 0)).all()
-    assert (result["label"][~result["certified"]] == -1).all()
-    assert result["certified"].mean() > 0.5
+    assert (certified == (result["radius"] > 0)).all() and certified.mean() > 0.5
+    assert (result["label"][~certified] == -1).all()
+    assert (result["radius"] >= result["neyman_pearson_radius"]).all()
+    assert (result["num_samples"] == 100 + 2 * n).all()
+    assert (result["procedure"] == "dsrs").all()
     # Directly from the votes.
-    rows = np.arange(len(x))
-    for name, bound in (
-        ("votes", "lower_bound"),
-        ("second_votes", "second_lower_bound"),
-    ):
-        votes = result[name][rows, result["guess"]]
-        exact = scipy.stats.beta.ppf(alpha / 2, votes, n - votes + 1)
-        np.testing.assert_allclose(result[bound], exact, rtol=1e-6)
-        assert (result[name].sum(axis=1) == n).all()
-    for row in rows[:3]:
-        exact = both.radius(
-            float(result["lower_bound"][row]), float(result["second_lower_bound"][row])
-        )
-        assert result["radius"][row] == pytest.approx(exact, abs=2e-4)
+    both = smoothed._double_sampling()
+    totals = {"votes": np.full(len(x), n), "second_votes": np.full(len(x), n)}
+    if "share" in second:
+        totals = {"votes": 2 * totals["votes"]}
+        totals["second_votes"] = result["second_num_samples"]
+        # Binomials at 7 sigma: 1e-10.
+        share = second["share"]
+        spread = np.sqrt(2 * n * share * (1 - share))
+        assert (abs(totals["second_votes"] - 2 * n * share) < 7 * spread).all()
+    bounds = {}
+    for name, total in totals.items():
+        assert (result[name].sum(axis=1) == total).all()
+        votes = result[name][np.arange(len(x)), result["guess"]]
+        bounds[name] = scipy.stats.beta.ppf(alpha / 2, votes, total - votes + 1)
+    np.testing.assert_allclose(result["lower_bound"], bounds["votes"], rtol=1e-6)
+    np.testing.assert_allclose(
+        result["second_lower_bound"], bounds["second_votes"], rtol=1e-6
+    )
+    for row in range(3):
+        exact = both.radius(float(bounds["votes"][row]), bounds["second_votes"][row])
+        assert result["radius"][row] == pytest.approx(exact, rel=1e-6)
     return result
 
 
-@pytest.mark.parametrize("second", SECOND, ids=str)
+def check_share(votes, total, exact):
+    """Binomials at 7 sigma: 1e-11 each."""
+    spread = np.sqrt(total * exact * (1 - exact)) + 1
+    assert (abs(votes - total * exact) < 7 * spread).all()
+
+
+@pytest.mark.parametrize("second", NOISES, ids=str)
 def test_linear_model(second):
-    x = np.zeros((24, 8), "float32")
-    x[:, 0] = np.linspace(0.1, 1.2, 24)
+    x = np.zeros((16, 8), "float32")
+    x[:, 0] = np.linspace(0.1, 1.2, 16)
     result = check_radii(linear_model(), x, x[:, 0], 0, second)
-    # The exact probabilities: 24 · 2 binomials at 7 sigma, 1e-10.
-    exact = scipy.stats.norm.cdf(x[:, 0] / 0.5)
-    spread = np.sqrt(400 * exact * (1 - exact)) + 1
-    assert (abs(result["votes"][:, 1] - 400 * exact) < 7 * spread).all()
+    total = result["votes"].sum(axis=1)
+    check_share(result["votes"][:, 1], total, scipy.stats.norm.cdf(x[:, 0] / 0.5))
     if "second_sigma" in second:
         exact = scipy.stats.norm.cdf(x[:, 0] / 0.4)
-        spread = np.sqrt(400 * exact * (1 - exact)) + 1
-        assert (abs(result["second_votes"][:, 1] - 400 * exact) < 7 * spread).all()
-    assert (result["num_samples"] == 900).all()
-    assert (result["procedure"] == "dsrs").all()
+    else:
+        radius = GeneralizedGaussian(0.5, 0).norm_quantile(second["share"], 8)
+        law = Law(0.5, 0, 8, radius)
+        exact = np.array([law.half_space(distance) for distance in x[:, 0]])
+    check_share(result["second_votes"][:, 1], result["second_num_samples"], exact)
 
 
-@pytest.mark.parametrize("second", SECOND, ids=str)
+@pytest.mark.parametrize("second", NOISES, ids=str)
 def test_ball_model(second, dimension=8, k=3):
     law = Law(0.5, k, dimension)
     edge = edge_of_ball(law, 2.2)
-    x = np.zeros((16, dimension), "float32")
-    x[:, 3] = np.linspace(0.01, edge - 0.3, 16)
+    x = np.zeros((12, dimension), "float32")
+    x[:, 3] = np.linspace(0.01, edge - 0.3, 12)
     result = check_radii(ball_model(2.2), x, edge - x[:, 3], k, second)
     gain = result["radius"] / np.maximum(result["neyman_pearson_radius"], 1e-9)
-    assert (gain >= 1).all() and gain.max() > 1.02
-    exact = law.ball(2.2, 0.01)
-    spread = np.sqrt(400 * exact * (1 - exact)) + 1
-    assert abs(result["votes"][0, 1] - 400 * exact) < 7 * spread
+    assert gain.max() > 1.02
+    exact = np.array([law.ball(2.2, offset) for offset in x[:, 3]])
+    check_share(result["votes"][:, 1], result["votes"].sum(axis=1), exact)
 
 
 @pytest.fixture
@@ -342,8 +356,8 @@ def test_rows_are_what_they_are_in_any_batch_and_their_metrics(model):
     parts = smoothed.predict(iter([x[:2], x[2:]]), seed=3, verbose=0)
     for name in full:
         np.testing.assert_array_equal(full[name], parts[name], err_msg=name)
-    # The two noises share no copies: unlike votes somewhere.
-    assert (full["votes"] != full["second_votes"]).any()
+    # Q is P in a ball, and its votes are among those of P.
+    assert (full["second_votes"] <= full["votes"]).all()
 
     y = model.predict(x, verbose=0).argmax(axis=1)
     right = full["label"] == y
@@ -360,14 +374,14 @@ def test_rows_are_what_they_are_in_any_batch_and_their_metrics(model):
 def test_noise_of_the_training(model):
     trained = get("da")(model, GeneralizedGaussian(0.25, 3), num_samples=1)
     smoothed = DSRSClassifier(trained, n=100)
-    assert (smoothed.sigma, smoothed.k, smoothed.second_sigma) == (0.25, 3, 0.2)
+    assert (smoothed.sigma, smoothed.k, smoothed.share) == (0.25, 3, 0.7)
     for name in ("sigma", "k"):
         with pytest.raises(ValueError, match=f"^`{name}` must be given.*{name}=None"):
             DSRSClassifier(model, **{"sigma": 0.5, "k": 1, name: None})
 
 
 def test_config_round_trip(model):
-    smoothed = DSRSClassifier(model, 0.5, 2, truncate=1.5, n0=20, n=300, alpha=0.01)
+    smoothed = DSRSClassifier(model, 0.5, 2, 0.6, n0=20, n=300, alpha=0.01)
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(smoothed)))
     again = keras.saving.deserialize_keras_object(config)
     configs = again.get_config(), smoothed.get_config()
@@ -394,18 +408,20 @@ def test_bad_arguments(model):
         "sigma": [0, -1, np.nan, "1"],
         "k": [-1, 4, 4.5, "1"],
         "second_sigma": [0, 0.5, 0.6, "0.4"],
-        "truncate": [0, -1, 1e6, 1e-3, "1"],
+        "share": [0, 1, -1, "1"],
         "n0": [0, 1.5],
-        "n": [0, 10, "100"],
+        "n": [0, 5, "100"],
         "alpha": [0, 1, "0.1"],
         "forward_batch_size": [0, 17],
     }.items():
         for value in values:
             with pytest.raises(ValueError, match=f"^`{name}` must .*Received: {name}="):
                 DSRSClassifier(model, **{**good, name: value})
+    with pytest.raises(ValueError, match="at least 6 for alpha=0.001. Received: n=5"):
+        DSRSClassifier(model, **good, n=5)
     with pytest.raises(ValueError, match="at least 11 for alpha=0.001. Received: n=10"):
-        DSRSClassifier(model, **good, n=10)
-    with pytest.raises(ValueError, match="`truncate` must not be given beside"):
-        DSRSClassifier(model, **good, second_sigma=0.4, truncate=1.0)
+        DSRSClassifier(model, **good, second_sigma=0.4, n=10)
+    with pytest.raises(ValueError, match="`share` must not be given beside"):
+        DSRSClassifier(model, **good, second_sigma=0.4, share=0.5)
     with pytest.raises(ValueError, match="`x` must be finite"):
         DSRSClassifier(model, **good).predict(np.full((1, 8), np.nan, "float32"))
