@@ -108,7 +108,7 @@ def test_only_rows_in_dispute_go_to_the_others(inputs):
 def test_as_the_base_of_a_certifier(inputs):
     models = [member() for _ in range(3)]
     certified = CertifiedPredictor(
-        LogitEnsemble(models, 2), LInf(1e-6, clip=None), kappa=0.5, alpha=0.05
+        LogitEnsemble(models, 2), LInf(1e-6, clip=None), 0.4, 0.05, max_samples=50
     )
     result = certified.predict(inputs, seed=0, verbose=0)
     expected = by_hand(models, inputs, 2)

@@ -89,8 +89,7 @@ def linear_model(weights, bar):
     return model
 
 
-@pytest.mark.parametrize("bound", ["one-sided", "two-sided"])
-def test_brightness_radius_of_linear_models(bound):
+def test_brightness_radius_of_linear_models():
     """400 rows: above the true radius at most as often as α allows (1e-7)."""
     weights, bar, sigma, alpha = np.array([2.0, -0.5, 1.0]), 0.3, 0.4, 0.01
     smoothed = ParameterSmoothedClassifier(
@@ -99,7 +98,6 @@ def test_brightness_radius_of_linear_models(bound):
         sigma,
         n=2000,
         alpha=alpha,
-        bound=bound,
     )
     x = np.random.default_rng(0).normal(size=(400, 3)).astype("float32")
     result = smoothed.predict(x, seed=0, verbose=0)
@@ -193,7 +191,7 @@ def test_interpolated_families_are_heuristic():
         assert (result["guarantee"] == "heuristic").all()
         assert not result["certified"].any()
         assert (result["label"] == 1).all() and (result["radius"] > 0).all()
-    assert not ops.convert_to_numpy(smoothed(x)["certified"]).any()
+    assert not ops.convert_to_numpy(smoothed(x[:1])["certified"]).any()
     values = smoothed.evaluate(x, np.ones(5), seed=0, verbose=0, return_dict=True)
     assert not any(name.startswith(("certified", "average_cert")) for name in values)
     assert values["smoothed_accuracy"] == 1 and values["abstention_rate"] == 0
