@@ -111,8 +111,8 @@ class SplittingSmoothedClassifier(Certifier):
     The smoothed classifier g answers with the class that the base model gives most
     often over all \(2\lambda q\) values of `SplittingNoise` (of equal ones the first).
     They are counted, not sampled: `label` is g's answer, the probabilities \(p\) are
-    exact, and there is no alpha. A change of one coordinate by one level moves one cut
-    past it, so changes every vote of at most one value of the noise: \(p_A - p_B\)
+    exact, and there is no alpha. A change of one coordinate by one level passes a
+    cut of only one value of the noise, so changes at most one vote: \(p_A - p_B\)
     falls by at most \(\|\delta\|_1 / \lambda\), and g answers with `label` for every
 
     \[\|\delta\|_1 \le R = \lambda \min_B\left(p_A - p_B -
