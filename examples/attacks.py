@@ -44,9 +44,15 @@ def table_9(epsilon):
         # PGDL2 keeps its L2 radius of 1.
         bounded = "epsilon" in inspect.signature(attack).parameters and name != "PGDL2"
         found[name] = attack(epsilon=epsilon) if bounded else attack()
-    found["cleverhans' CW"] = CleverHansCW()
-    found["cleverhans' SPSA"] = CleverHansSPSA(epsilon)
     return found
+
+
+def cleverhans(epsilon):
+    """Two attacks of cleverhans, at its own settings; slow."""
+    return {
+        "cleverhans' CW": CleverHansCW(),
+        "cleverhans' SPSA": CleverHansSPSA(epsilon),
+    }
 
 
 def certificate_attacks(draws):
@@ -59,44 +65,45 @@ def certificate_attacks(draws):
     }
 
 
-def evaluate(results, write, name, model, x, y, args):
-    """Fills in what `results` lacks of one model."""
+def evaluate(results, write, name, model, x, y, attacks, transferred, seed):
+    """Fills in what `results` lacks of one model.
+
+    Args:
+        results: a dict to write to.
+        write: saves it.
+        name: the model's.
+        model: the model.
+        x: images.
+        y: labels.
+        attacks: a dict of attacks.
+        transferred: whether they are attacks on the plain model, whose adversarial
+            examples are then shown to the vote, too.
+        seed: an int.
+    """
     certified = CertifiedPredictor(model, LInf(EPSILON), kappa=0.01, alpha=0.01)
 
-    def record(attack, kind, victim, function, rows, clean=None):
+    def record(attack, kind, victim, function, clean):
         evaluation = evaluate_attack(
-            victim,
-            function,
-            x[:rows],
-            y[:rows],
-            seed=args.seed,
-            batch_size=rows,
-            verbose=0,
-            clean=clean,
+            victim, function, x, y, seed=seed, batch_size=len(x), verbose=0, clean=clean
         )
         results.setdefault(f"{name}, {attack}", {})[kind] = evaluation.to_dict()
+        print(name, attack, evaluation, flush=True)
         return evaluation
 
     clean = plain_clean = None
-    attacks = {"No Attack": lambda model, x, y: x, **table_9(EPSILON)}
     for attack, function in attacks.items():
         if "vote" in results.get(f"{name}, {attack}", {}):
             continue
-        plain = record(attack, "plain", model, function, args.test, plain_clean)
-        plain_clean = plain_clean or plain
+        if transferred:
+            plain = record(attack, "plain", model, function, plain_clean)
+            plain_clean = plain_clean or plain
 
-        def again(model, x, y, found=plain.x_adv):
-            return found
+            def function(model, x, y, found=plain.x_adv):
+                return found
 
-        voted = record(attack, "vote", certified, again, args.test, clean)
+        voted = record(attack, "vote", certified, function, clean)
         clean = clean or voted
         write()
-        print(name, attack, plain, voted, sep="\n  ", flush=True)
-    for attack, function in certificate_attacks(args.draws).items():
-        if f"{name}, {attack}" not in results:
-            rows = args.certificate_test
-            print(name, attack, record(attack, "vote", certified, function, rows))
-            write()
 
 
 def show(results):
@@ -129,7 +136,12 @@ def main():
     parser.add_argument("--rows", type=int, default=300_000, help="budget of rows")
     parser.add_argument("--train", type=int, default=10_000, help="training images")
     parser.add_argument("--test", type=int, default=100, help="attacked images")
-    parser.add_argument("--certificate-test", type=int, default=25)
+    parser.add_argument(
+        "--certificate-test",
+        type=int,
+        default=25,
+        help="images for attacks on the certificate, and for cleverhans'",
+    )
     parser.add_argument("--draws", type=int, nargs="+", default=[1, 20])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -140,20 +152,27 @@ def main():
     results = json.loads(args.output.read_text()) if args.output.exists() else {}
     args.models.mkdir(exist_ok=True)
     x, y = load(f"test[:{args.test}]")
-    for name in args.methods:
-        file = args.models / f"{name}.keras"
-        if not file.exists():
-            train_data = load(f"train[:{args.train}]")
-            train(name, *train_data, args.rows, args.seed)[0].save(file)
-        evaluate(
-            results,
-            lambda: args.output.write_text(json.dumps(results, indent=1)),
-            name,
-            keras.models.load_model(file),
-            x,
-            y,
-            args,
-        )
+
+    def write():
+        args.output.write_text(json.dumps(results, indent=1))
+
+    none = {"No Attack": lambda model, x, y: x}
+    few = args.certificate_test
+    for attacks, rows, transferred in (
+        ({**none, **table_9(EPSILON)}, args.test, True),
+        (certificate_attacks(args.draws), few, False),
+        (cleverhans(EPSILON), few, True),
+    ):
+        for name in args.methods:
+            file = args.models / f"{name}.keras"
+            if not file.exists():
+                train_data = load(f"train[:{args.train}]")
+                train(name, *train_data, args.rows, args.seed)[0].save(file)
+            model = keras.models.load_model(file)
+            batch = x[:rows], y[:rows]
+            evaluate(
+                results, write, name, model, *batch, attacks, transferred, args.seed
+            )
     show(results)
 
 

@@ -293,16 +293,22 @@ def test_adaptive_radii_hold_and_take_fewer_samples():
 
 def test_every_copy_is_counted_once_whatever_the_passes():
     x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    base = small_model()
     results = [
         SmoothedClassifier(
             base, 0.5, n0=7, n=101, alpha=0.05, forward_batch_size=size
         ).predict(x, seed=0, verbose=0)
-        for base in [small_model()]
         for size in (16, 2048)
     ]
     for name in results[0]:
         np.testing.assert_array_equal(results[0][name], results[1][name])
     assert (results[0]["votes"].sum(axis=1) == 101).all()
+    # All looks together are the same copies.
+    adaptive = SmoothedClassifier(base, 0.5, n0=7, n=101, alpha=0.05)
+    adaptive = adaptive.predict_adaptively(x, tolerance=1e-9, seed=0, verbose=0)
+    whole = adaptive["num_samples"] == 108
+    assert whole.any()
+    np.testing.assert_array_equal(adaptive["votes"][whole], results[0]["votes"][whole])
     assert (results[0]["num_samples"] == 108).all()
 
 
