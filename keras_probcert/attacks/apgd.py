@@ -28,7 +28,9 @@ class APGD(SurvivorAttack):
     row, where fewer than a share `rho` of the steps raised the loss, or where neither
     the size nor the best loss changed since the last one; the search then goes on
     from its best point. In the L1 ball a step moves only the coordinates of largest
-    gradient, of which there are as many as the best point suggests.
+    gradient, of which there are as many as the best point suggests. Checkpoints lie
+    where the paper has them, rounded up; the authors' code and TorchAttacks round the
+    spaces between them down, which is the same for 100 steps but not for 10.
 
     A row comes back as the last point that the model gets wrong, or as it was.
 

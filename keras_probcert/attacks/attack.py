@@ -153,22 +153,28 @@ class Attack:
         if self.uses_gradients:
             logits = models.logits(model, from_logits)
             _warn_of_zero_gradients(logits, wide(x[:16]), y[:16])
-        return self._within(self._found(model, from_logits, x, y, seeds, batch_size), x)
+        return self._found(model, from_logits, x, y, seeds, batch_size)
 
     def _found(self, model, from_logits, x, y, seeds, batch_size):
-        """What `run` finds for arrays that are checked, unless it made things worse."""
+        """What `run` finds for arrays that are checked, unless it made things worse.
+
+        In the dtype of `x`, in the ball and in the range.
+        """
         logits = models.logits(model, from_logits)
 
         def attack(x, y, seeds):
-            found = self.run(logits, x, y, seeds)
-            kept = self.improves(logits, found, x, y)
-            return ops.where(
-                ops.reshape(kept, (-1, *[1] * (len(x.shape) - 1))), found, x
-            )
+            return self.run(logits, x, y, seeds)
 
-        return self._in_batches(
-            attack, model, from_logits, (wide(x), y, seeds), batch_size
-        )
+        def improves(found, x, y):
+            return self.improves(logits, found, x, y)
+
+        def in_batches(function, *arrays):
+            return self._in_batches(function, model, from_logits, arrays, batch_size)
+
+        found = self._within(in_batches(attack, wide(x), y, seeds), x)
+        # In the dtype of `x`, whose rounding may make a point worse.
+        kept = in_batches(improves, wide(found), wide(x), y)
+        return np.where(kept.reshape(-1, *[1] * (x.ndim - 1)), found, x)
 
     def _in_batches(self, function, model, from_logits, arrays, batch_size):
         """`function` of the rows of `arrays`, compiled, some rows at a time."""
@@ -236,6 +242,7 @@ def _warn_of_zero_gradients(logits, x, y):
     if without_gradient(logits, x, y).all():
         warnings.warn(
             "The gradient of the logits is zero everywhere: attacks that follow "
-            "gradients say nothing about this model. Square needs none.",
+            "gradients say nothing about this model. Square, and VoteSearch for a "
+            "vote, need none.",
             stacklevel=3,
         )

@@ -74,7 +74,7 @@ class AttackSuite:
 
     def table(self):
         """A `rich` table: an attack a row, rates in percent with their intervals."""
-        table = _rich_table()(title="Percent of the rows, with intervals")
+        table = _rich_table()(title="Rates in percent, with intervals")
         for name in ("model", "attack"):
             table.add_column(name, no_wrap=True)
         for name in (*_TITLES.values(), "seconds"):
@@ -95,12 +95,7 @@ class AttackSuite:
         Returns:
             A matplotlib figure with one axes for each model.
         """
-        try:
-            from matplotlib import figure
-        except ImportError as error:
-            raise ImportError(
-                "Plots need matplotlib: pip install 'keras_probcert[plots]'"
-            ) from error
+        figure = _matplotlib_figure()
         count = len(self.evaluations)
         attacks = len(next(iter(self.evaluations.values()))) + 1
         fig = figure.Figure(
@@ -186,9 +181,11 @@ def attack_suite(
     for name in (NO_ATTACK, WORST_CASE):
         if name in attacks:
             raise ValueError(f"`attacks` must not have the name {name!r}")
+    # What is missing shows before the attacks have run, not after.
     if verbose:
-        # What is missing shows before the attacks have run, not after.
         _rich_table()
+    if figure is not None:
+        _matplotlib_figure()
     if y is None:
         # Every attack is to see the same rows, and a generator gives them once.
         pairs = list(batches(x, y, 250))
@@ -215,7 +212,7 @@ def attack_suite(
     return suite
 
 
-def _no_attack(model, x, y):
+def _no_attack(model, x, y, seed=None):
     return x
 
 
@@ -233,3 +230,13 @@ def _rich_table():
             "The table needs rich: pip install 'keras_probcert[examples]'"
         ) from error
     return Table
+
+
+def _matplotlib_figure():
+    try:
+        from matplotlib import figure
+    except ImportError as error:
+        raise ImportError(
+            "Plots need matplotlib: pip install 'keras_probcert[plots]'"
+        ) from error
+    return figure

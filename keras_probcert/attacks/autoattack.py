@@ -9,6 +9,7 @@ from keras_probcert.attacks import reliability
 from keras_probcert.attacks.apgd import APGD
 from keras_probcert.attacks.apgdt import APGDT
 from keras_probcert.attacks.attack import Attack, wide
+from keras_probcert.attacks.certificate_attack import CertificateAttack
 from keras_probcert.attacks.fab import FAB
 from keras_probcert.attacks.square import Square
 from keras_probcert.attacks.survivors import SurvivorAttack
@@ -34,9 +35,10 @@ class AutoAttack(SurvivorAttack):
       queries. In L1, APGD has 5 restarts and APGDT 5 classes, both through large
       radii.
     - `"plus"`: `"apgd-ce"`, `"apgd-dlr"` and untargeted `"fab"`, with 5 restarts each,
-      `"square"`, `"apgd-t"` and `"fab-t"`, with 9 classes in every norm.
+      `"square"`, `"apgd-t"` and `"fab-t"`, with 9 classes and without large radii in
+      every norm.
     - `"rand"`, for models that draw random numbers: `"apgd-ce"` and `"apgd-dlr"`, each
-      step along the mean of 20 gradients.
+      step along the mean of 20 gradients; on TensorFlow alone.
     - `"custom"`: what `attacks` says.
 
     A row has the same noise in every part as when that part is run alone with the
@@ -116,28 +118,31 @@ class AutoAttack(SurvivorAttack):
         """A pair of a name and an attack."""
         if isinstance(part, Attack):
             if (
-                (part.norm, part.clip) != (self.norm, self.clip)
+                isinstance(part, CertificateAttack)
+                or (part.norm, part.clip) != (self.norm, self.clip)
                 or part.epsilon is None
                 or part.epsilon > self.epsilon
             ):
                 raise ValueError(
-                    "`attacks` must have the norm, the clip and at most the epsilon "
-                    f"of AutoAttack. Received: {type(part).__name__} with "
+                    "`attacks` must attack the model, not a certificate, and have the "
+                    "norm, the clip and at most the epsilon of AutoAttack. "
+                    f"Received: {type(part).__name__} with "
                     f"norm={part.norm!r}, epsilon={part.epsilon}, clip={part.clip}"
                 )
             return type(part).__name__, part
-        plus, sparse = self.version == "plus", self.norm == "l1"
+        plus = self.version == "plus"
+        sparse = self.norm == "l1" and self.version in ("standard", "custom")
         ball = {"epsilon": self.epsilon, "norm": self.norm, "clip": self.clip}
         apgd = {"steps": 100, "large_radii": sparse, **ball}
         untargeted = {
-            "restarts": 5 if plus or (sparse and self.version != "rand") else 1,
+            "restarts": 5 if plus or sparse else 1,
             "eot_iter": 20 if self.version == "rand" else 1,
             **apgd,
         }
         makers = {
             "apgd-ce": lambda: APGD(**untargeted),
             "apgd-dlr": lambda: APGD(loss="dlr", **untargeted),
-            "apgd-t": lambda: APGDT(targets=5 if sparse and not plus else 9, **apgd),
+            "apgd-t": lambda: APGDT(targets=5 if sparse else 9, **apgd),
             "fab": lambda: FAB(steps=100, restarts=5, **ball),
             "fab-t": lambda: FAB(steps=100, targeted=True, **ball),
             "square": lambda: Square(rescale_schedule=False, **ball),

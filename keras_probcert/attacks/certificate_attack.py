@@ -78,8 +78,10 @@ class CertificateAttack(Attack):
         self.steps = check_integer("steps", steps)
         self.restarts = check_integer("restarts", restarts)
         self.known_seed = check_bool("known_seed", known_seed)
-        if step_size is not None:
-            check_number("step_size", step_size)
+        if step_size is not None and check_number("step_size", step_size) == 0:
+            raise ValueError(
+                f"`step_size` must be above 0. Received: step_size={step_size!r}"
+            )
         # Draws that share a forward pass when votes are taken.
         self._draws_a_pass = max(self.num_samples, COPIES_A_SLOT)
         check_samples = check_integer("check_samples", check_samples)

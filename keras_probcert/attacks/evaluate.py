@@ -45,8 +45,9 @@ def evaluate_attack(
 
     A `CertifiedPredictor` is judged by its full test, at `x` and at `x_adv`, on
     noise that the attack has not seen: its prediction is the majority vote, and
-    *denied* certificates (a row that was right and certified no longer is) and
-    *forged* ones (a wrong class is certified) are counted apart. Where a row's
+    *denied* certificates (of the rows that are right and certified at `x`, those that
+    have none at `x_adv`) and *forged* ones (of all rows, those for which a wrong class
+    is certified at `x_adv`) are counted apart. Where a row's
     agreement is close to 1 − kappa the noise alone denies some; attacking with
     `lambda model, x, y: x` says how many.
 
@@ -67,7 +68,8 @@ def evaluate_attack(
         verbose: Keras' progress bar: "auto", 0, 1 or 2.
         epsilon, norm, clip: where given, each adversarial example must lie in the
             ball of radius `epsilon` around its input in `norm` ("linf" by default,
-            "l2", "l1") and in the range `clip`, to rounding.
+            "l2", "l1") and in the range `clip`, to rounding. The range is by default
+            that of the predictor's perturbation, if `model` is one.
         from_logits: as in `Attack`, for a model whose last layer does not tell.
         known_seed: whether the predictor votes with the noise whose seed the attack
             was handed: the worst case of a seed that leaks. `False` by default.
@@ -111,6 +113,8 @@ def evaluate_attack(
         check_number("epsilon", epsilon)
     norms.get(norm)
     clip = Perturbation(clip).clip
+    if clip is None and judge.certifies:
+        clip = model.perturbation.clip
     search_seed, clean_seed, seed = _three_seeds(seed)
     parameters = _parameters(attack)
     if check_bool("known_seed", known_seed):
@@ -136,7 +140,7 @@ def evaluate_attack(
         if clean is None:
             before = judge(some_x, row_seeds(clean_seed, rows, start))
         else:
-            before = _rows_of(clean, slice(start, start + rows), some_y)
+            before = judge.take_over(clean, slice(start, start + rows), some_y)
         known = {
             "seed": row_seeds(search_seed, rows, start),
             "from_logits": from_logits,
@@ -194,13 +198,17 @@ class _Judge:
         label = ops.convert_to_numpy(classes_from_outputs(logits))
         return np.where(label == logits.shape[1], -1, label), None
 
-
-def _rows_of(clean, rows, y):
-    """The judgement at some rows of `x` from an evaluation of them."""
-    if not np.array_equal(clean.y[rows], y):
-        raise ValueError("`clean` must be an evaluation of the same rows")
-    certified = clean.clean_certified
-    return clean.clean_label[rows], None if certified is None else certified[rows]
+    def take_over(self, clean, rows, y):
+        """The same for some rows of `x` from an evaluation of them."""
+        certified = clean.clean_certified
+        if self.certifies != (certified is not None) or not np.array_equal(
+            clean.y[rows], y
+        ):
+            raise ValueError(
+                "`clean` must be an evaluation of the same model and rows. "
+                f"Received: clean={clean!r}"
+            )
+        return clean.clean_label[rows], certified[rows] if self.certifies else None
 
 
 def _three_seeds(seed):
@@ -261,6 +269,12 @@ def _as_numpy(x):
     return ops.convert_to_numpy(x) if hasattr(x, "dtype") else np.asarray(x)
 
 
+def _precision(dtype):
+    """How far 1 is from the next number; NumPy's `finfo` does not know bfloat16."""
+    one = np.ones((), dtype)
+    return float(np.nextafter(one, 2 * one)) - 1
+
+
 def _check_found(found, x, epsilon, norm, clip):
     """Checks what an attack returned against what was promised."""
     if found.shape != x.shape:
@@ -273,7 +287,7 @@ def _check_found(found, x, epsilon, norm, clip):
         raise ValueError(
             "`attack` must return finite values. Received: a NaN or infinite value"
         )
-    coarse = max(np.finfo(a.dtype).eps for a in (x, found))
+    coarse = max(_precision(a.dtype) for a in (x, found))
     ulps = coarse * np.maximum(np.abs(x), np.abs(found)).astype("float64")
     if epsilon is not None:
         step = found.astype("float64") - x

@@ -65,7 +65,11 @@ class AttackEvaluation:
 
     @property
     def standard_accuracy(self):
-        """The rate of rows that are classified as their true class at `x`."""
+        """The rate of rows that are classified as their true class at `x`.
+
+        Of a `CertifiedPredictor` that is the vote's, where its `evaluate` gives that
+        of the base model.
+        """
         return success_rate(self.clean_label == self.y, self.level)
 
     @property

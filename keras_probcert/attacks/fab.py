@@ -27,8 +27,8 @@ class FAB(SurvivorAttack):
     Each step replaces the boundary to the nearest other class by a hyperplane, and
     goes to it, on from the current point and a little from `x`; from a point beyond
     the boundary it draws back towards `x`. Logits' differences alone matter, neither
-    the loss nor the radius: a row comes back as the nearest point found, if that is
-    in the ball, or as it was.
+    the loss nor the radius: a row comes back as the nearest point found, drawn back
+    into the ball if it lies outside, where the model gets that wrong, or as it was.
 
     Args:
         epsilon: the radius, in units of the input, above 0; 8/255 by default.

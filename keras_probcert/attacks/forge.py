@@ -42,8 +42,27 @@ class Forge(SmoothedPGD):
 
     goal = goals.Forgery()
 
-    def __init__(self, num_samples=20, steps=100, restarts=9, *args, **kwargs):
-        super().__init__(num_samples, steps, restarts, *args, **kwargs)
+    def __init__(
+        self,
+        num_samples=20,
+        steps=100,
+        restarts=9,
+        epsilon=None,
+        norm=None,
+        check_samples=500,
+        known_seed=False,
+        step_size=None,
+    ):
+        super().__init__(
+            num_samples,
+            steps,
+            restarts,
+            epsilon,
+            norm,
+            check_samples,
+            known_seed,
+            step_size,
+        )
 
     @property
     def passes(self):

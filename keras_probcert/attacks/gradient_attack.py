@@ -19,8 +19,8 @@ class GradientAttack(Attack):
         epsilon: the radius of the ball, in units of the input, above 0; 8/255 by
             default.
         steps: the number of steps, at least 1.
-        step_size: the length of a step, in units of the input; `None` (default) for
-            `travel * epsilon / steps`.
+        step_size: the length of a step, in units of the input, above 0; `None`
+            (default) for `travel * epsilon / steps`.
         norm: `"linf"`, `"l2"` or `"l1"`.
         clip: `(low, high)`, the valid input range, `(0, 1)` by default; `None` for
             no range.
@@ -37,6 +37,10 @@ class GradientAttack(Attack):
         super().__init__(check_number("epsilon", epsilon), norm, clip)
         if step_size is None:
             step_size = self.travel * epsilon / check_integer("steps", steps)
+        elif check_number("step_size", step_size) == 0:
+            raise ValueError(
+                f"`step_size` must be above 0. Received: step_size={step_size!r}"
+            )
         self.search = ProjectedGradient(epsilon, steps, step_size, norm, clip)
 
     @property

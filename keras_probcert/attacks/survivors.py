@@ -33,7 +33,7 @@ class SurvivorAttack(Attack):
             point: what the round before has found, at first `x`.
 
         Returns:
-            A tensor like `x`, inside the ball.
+            A tensor like `x`, which is drawn back into the ball where it lies outside.
         """
         raise NotImplementedError
 

@@ -28,7 +28,7 @@ class UPGD(MIFGSM):
         loss: `"ce"` (cross-entropy, default), `"dlr"` (at least three classes) or
             `"margin"`, the best other logit minus that of the class.
         decay: μ of the momentum, at least 0; 1 by default.
-        eot: how many gradients are averaged, at least 1 (default).
+        eot_iter: how many gradients are averaged, at least 1 (default).
         clip: `(low, high)`, the valid input range, `(0, 1)` by default; `None` for
             no range.
 
@@ -55,13 +55,13 @@ class UPGD(MIFGSM):
         random_start=False,
         loss="ce",
         decay=1.0,
-        eot=1,
+        eot_iter=1,
         clip=(0.0, 1.0),
     ):
         super().__init__(epsilon, steps, step_size, decay, clip)
         self.random_start = check_bool("random_start", random_start)
         self.loss = check_choice("loss", loss, _LOSSES)
-        self.eot = check_integer("eot", eot)
+        self.eot_iter = check_integer("eot_iter", eot_iter)
         self.least_classes = 3 if loss == "dlr" else 2
 
     def objective(self, logits, y):
@@ -73,4 +73,4 @@ class UPGD(MIFGSM):
         def draw(_):
             return gradient(value, point, memory, noise)[0]
 
-        return mean_gradient(draw, self.eot, point), memory
+        return mean_gradient(draw, self.eot_iter, point), memory

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_probcert import models
-from keras_probcert.attacks import FGSM, MIFGSM, PGD
+from keras_probcert.attacks import FGSM, MIFGSM, PGD, GaussianNoise, losses
 
 
 @pytest.fixture
@@ -115,6 +115,21 @@ def test_where_a_search_lowers_the_loss_the_input_comes_back():
     np.testing.assert_array_equal(FGSM(0.45)(model, x, [1]), x)
 
 
+def test_rounding_to_the_input_s_dtype_lowers_no_loss(classifier):
+    """Steps of less than a float16's last digit, of which rounding leaves some."""
+    x = np.random.default_rng(0).random((200, 6, 6, 1)).astype("float16")
+
+    def logits(x):
+        return keras.ops.convert_to_numpy(classifier(x.astype("float32")))
+
+    y = logits(x).argmax(axis=1)
+    found = GaussianNoise(0.0005)(classifier, x, y, seed=0)
+    assert (found != x).any()
+    before, after = (losses.cross_entropy(logits(each), y) for each in (x, found))
+    wrong = logits(found).argmax(axis=1) != y
+    assert (wrong | (np.asarray(after) >= np.asarray(before) - 1e-6)).all()
+
+
 def test_a_model_without_gradients_is_worth_a_warning(image_batch):
     x, y = image_batch
     model = keras.Sequential(
@@ -160,6 +175,7 @@ def test_bad_calls(classifier, image_batch, changes, message):
         ({"epsilon": -0.1}, "`epsilon`.*-0.1"),
         ({"steps": 0}, "`steps`.*0"),
         ({"step_size": -1.0}, "`step_size`"),
+        ({"step_size": 0}, "`step_size`.*above 0"),
         ({"clip": (1, 0)}, "`clip`"),
         ({"random_start": 2}, "`random_start`"),
     ],

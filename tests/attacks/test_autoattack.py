@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_probcert.attacks import APGD, FAB, FGSM, PGD, AutoAttack
+from keras_probcert.attacks import APGD, FAB, FGSM, PGD, AutoAttack, Deny
 
 SHAPE = (4, 4, 1)
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
@@ -157,6 +157,10 @@ def test_settings_are_the_original_s():
         sparse = dict(AutoAttack("l1", 10.0).parts)
         assert sparse["apgd-ce"].restarts == 5 and sparse["apgd-ce"].large_radii
         assert sparse["apgd-t"].targets == 5
+        plus = dict(AutoAttack("l1", 10.0, "plus").parts)
+        assert plus["apgd-ce"].restarts == plus["fab"].restarts == 5
+        assert plus["apgd-t"].targets == 9
+        assert not any(plus[f"apgd-{kind}"].large_radii for kind in ("ce", "dlr", "t"))
         rand = dict(AutoAttack(version="rand").parts)
         assert [a.eot_iter for a in rand.values()] == [20, 20]
 
@@ -172,6 +176,10 @@ def test_settings_are_the_original_s():
         ({"version": "custom", "attacks": ["pgd"]}, "`attacks`.*pgd"),
         ({"version": "custom", "attacks": [FGSM(0.1, clip=None)]}, "`attacks`.*clip"),
         ({"version": "custom", "attacks": [FAB(epsilon=0.5)]}, "`attacks`.*0.5"),
+        (
+            {"version": "custom", "attacks": [Deny(epsilon=0.1)], "clip": None},
+            "`attacks`.*not a certificate.*Deny",
+        ),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -333,6 +333,7 @@ def test_passes_are_what_the_base_model_sees(attack):
         (SmoothedPGD, {"norm": "l3"}, "`norm`.*l3"),
         (SmoothedPGD, {"known_seed": 1}, "`known_seed`.*1"),
         (SmoothedPGD, {"step_size": -0.1}, "`step_size`.*-0.1"),
+        (Forge, {"step_size": 0.0}, "`step_size`.*above 0"),
         (VoteSearch, {"goal": "win"}, "`goal`.*win"),
         (VoteSearch, {"share": 0}, "`share`.*0"),
     ],

@@ -6,7 +6,14 @@ import pytest
 from scipy import stats
 
 from keras_probcert import CertifiedPredictor, LInf
-from keras_probcert.attacks import FGSM, MIFGSM, PGD, attack_suite, evaluate_attack
+from keras_probcert.attacks import (
+    FGSM,
+    MIFGSM,
+    PGD,
+    Deny,
+    attack_suite,
+    evaluate_attack,
+)
 from keras_probcert.metrics import success_rate
 
 
@@ -218,6 +225,39 @@ def test_a_suite_puts_attacks_side_by_side(model, certified, rows, tmp_path, cap
     assert "Worst Case" in repr(suite)
     alone = evaluate_attack(certified, MIFGSM(0.1), x, y, clean=each["up"], verbose=0)
     np.testing.assert_array_equal(alone.clean_label, each["up"].clean_label)
+
+
+def test_a_suite_with_a_seed_that_leaked(certified, rows):
+    x, y = rows[0][:4], rows[1][:4]
+    attack = Deny(4, 3, 1, check_samples=16, known_seed=True)
+    suite = attack_suite(
+        certified, {"Deny": attack}, x, y, seed=0, verbose=0, known_seed=True
+    )
+    alone = evaluate_attack(certified, attack, x, y, 0, verbose=0, known_seed=True)
+    found = suite.evaluations["model"]["Deny"]
+    np.testing.assert_array_equal(found.x_adv, alone.x_adv)
+    np.testing.assert_array_equal(found.certified, alone.certified)
+
+
+def test_what_leaves_the_predictor_s_range_is_the_attack_s_fault(certified, rows):
+    with pytest.raises(ValueError, match="`attack` must stay in the valid input range"):
+        evaluate_attack(certified, FGSM(0.9, clip=None), *rows, verbose=0)
+
+
+def test_an_evaluation_of_another_kind_of_model(model, certified, rows):
+    x, y = rows
+    for one, other in ((model, certified), (certified, model)):
+        clean = evaluate_attack(one, shift(0), x, y, verbose=0)
+        with pytest.raises(ValueError, match="`clean`.*same model"):
+            evaluate_attack(other, shift(0), x, y, verbose=0, clean=clean)
+
+
+def test_half_precision(model, rows):
+    x = keras.ops.cast(rows[0], "bfloat16")
+    result = evaluate_attack(
+        model, PGD(0.1), x, rows[1], verbose=0, epsilon=0.1, clip=(0, 1)
+    )
+    assert result.x_adv.dtype.name == "bfloat16"
 
 
 @pytest.mark.parametrize(
