@@ -22,7 +22,7 @@ from keras_probcert import (
     Translation,
     row_seeds,
 )
-from keras_probcert.perturbations import Noise, get
+from keras_probcert.perturbations import GeneralizedGaussian, Noise, get
 
 PERTURBATIONS = [
     LInf(0.1),
@@ -32,6 +32,7 @@ PERTURBATIONS = [
     L0(2),
     Gaussian(0.2),
     Laplace(0.2),
+    GeneralizedGaussian(0.2, 40),
     Affine(0.3, 35, 0.3, fill_value=0.5),
     Translation(0.3),
     Rotation(35, fill_value=1),
