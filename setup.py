@@ -51,5 +51,8 @@ setup(
         "cleverhans>=4.0",
         "numpy>=1.26",
     ],
+    entry_points={
+        "console_scripts": ["keras-probcert = keras_probcert.cli:main"],
+    },
     extras_require={"plots": plots, "examples": examples, "docs": docs, "dev": dev},
 )

@@ -1,0 +1,83 @@
+"""How many labelled inputs a model still gets right under attack.
+
+`--attacks` takes AutoAttack and the names of the paper's Table 9, such as PGD or CW.
+With `--vote`, the majority vote of a CertifiedPredictor is attacked by transfer, and
+SmoothedPGD, Deny and Forge attack it directly.
+
+examples:
+  keras-probcert attack model.keras digits.npz --epsilon 0.1
+  keras-probcert attack model.keras mnist:test[:20] --epsilon 0.3 --attacks PGD CW
+  keras-probcert attack model.keras x.npz --epsilon 0.1 --vote --attacks PGD Deny
+"""
+
+import inspect
+
+from keras_probcert.cli import data, output, predictor
+
+VOTE = ("SmoothedPGD", "Deny", "Forge")
+
+
+def add_arguments(parser):
+    predictor.add_model(parser)
+    data.add_arguments(parser)
+    parser.add_argument(
+        "--attacks", nargs="+", default=["AutoAttack"], help="AutoAttack by default"
+    )
+    parser.add_argument("--epsilon", type=float, required=True, help="radius in L∞")
+    parser.add_argument("--vote", action="store_true", help="attack the majority vote")
+    predictor.add_test(parser)
+    parser.add_argument(
+        "--clip", type=float, nargs=2, default=(0.0, 1.0), metavar=("LOW", "HIGH")
+    )
+    parser.add_argument("--seed", type=int, default=0, help="0 by default")
+    parser.add_argument(
+        "--at-least",
+        type=float,
+        default=0.0,
+        metavar="RATE",
+        help="exit with 1 if the defence success rate of an attack is smaller",
+    )
+    output.add_arguments(parser)
+
+
+def run(args):
+    from keras_probcert import CertifiedPredictor, LInf, attacks
+
+    known = {"AutoAttack": attacks.AutoAttack, **attacks.TABLE_9}
+    if args.vote:
+        known |= {name: getattr(attacks, name) for name in VOTE}
+    for name in args.attacks:
+        if name not in known:
+            raise ValueError(
+                f"`--attacks` must be among {', '.join(known)}. Received: {name}"
+            )
+    clip = tuple(args.clip)
+    victim = predictor.load_model(args.model)
+    if args.vote and not isinstance(victim, CertifiedPredictor):
+        perturbation = LInf(args.epsilon, clip=clip)
+        victim = CertifiedPredictor(
+            victim, perturbation, args.kappa, args.alpha, args.max_samples
+        )
+    x, y = data.load(args, labels=True)
+    rows = []
+    for name in args.attacks:
+        accepted = inspect.signature(known[name]).parameters
+        given = {"epsilon": args.epsilon, "clip": clip}
+        attack = known[name](**{k: v for k, v in given.items() if k in accepted})
+        found = attacks.evaluate_attack(
+            victim, attack, x, y, seed=args.seed, clip=clip, verbose=0
+        )
+        for kind, rate in found.rates.items():
+            rows.append(
+                {
+                    "attack": name,
+                    "rate": kind,
+                    "value": rate.rate,
+                    "lower": rate.lower,
+                    "upper": rate.upper,
+                    "seconds": found.seconds,
+                }
+            )
+    output.show(args, rows, f"{len(x)} rows, L∞ epsilon={args.epsilon:g}")
+    defended = [r["value"] for r in rows if r["rate"] == "defence_success_rate"]
+    return int(min(defended) < args.at_least)

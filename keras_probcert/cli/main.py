@@ -1,0 +1,55 @@
+"""What `keras-probcert` starts."""
+
+import argparse
+import sys
+
+from keras_probcert.cli import attack, certify, evaluate, export, plan
+
+COMMANDS = {
+    "certify": certify,
+    "evaluate": evaluate,
+    "attack": attack,
+    "plan": plan,
+    "export": export,
+}
+
+EXIT_CODES = """\
+exit codes:
+  0  done
+  1  done, and less was reached than --at-least demands
+  2  the arguments, the model or the data are not as expected
+"""
+
+
+def main(arguments=None):
+    """Runs a command.
+
+    Args:
+        arguments: a list of strings; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="keras-probcert",
+        description="Certify, attack and serve Keras classifiers.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, command in COMMANDS.items():
+        first, _, rest = command.__doc__.partition("\n")
+        sub = commands.add_parser(
+            name,
+            help=first,
+            description=first,
+            epilog=rest.strip() + "\n\n" + EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(sub)
+    args = parser.parse_args(arguments)
+    try:
+        return COMMANDS[args.command].run(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"keras-probcert {args.command}: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,136 @@
+"""`keras-probcert` on a `.keras` file and arrays, against the library itself."""
+
+import csv
+import io
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_probcert import CertifiedPredictor, ExactTest, LInf, attacks
+from keras_probcert.cli import main
+
+pytestmark = pytest.mark.tensorflow
+VICINITY = ["--perturbation", "linf", "--epsilon", "0.2", "--kappa", "0.1"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A model of two classes, told apart by the first coordinate, and inputs."""
+    folder = tmp_path_factory.mktemp("cli")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    kernel = np.array([[-4, 4], [0, 0], [0, 0]], "float32")
+    model.layers[0].set_weights([kernel, np.array([2, -2], "float32")])
+    model.save(folder / "model.keras")
+    x = np.random.default_rng(0).random((8, 3)).astype("float32")
+    x[:4, 0], x[4:, 0] = 0.1, 0.55
+    y = (x[:, 0] > 0.5).astype("int64")
+    np.savez(folder / "data.npz", x=x, y=y)
+    np.savez(folder / "inputs.npz", x=(255 * x).astype("uint8"))
+    np.save(folder / "x.npy", x)
+    return folder, model, x, y
+
+
+def test_certify(files, capsys):
+    folder, model, x, y = files
+    command = ["certify", str(folder / "model.keras"), str(folder / "data.npz")]
+    assert main([*command, *VICINITY, "--seed", "0", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    certified = CertifiedPredictor(model, LInf(0.2), kappa=0.1)
+    expected = certified.predict(x, seed=0, verbose=0)
+    for name in ("label", "certified", "num_samples"):
+        assert [row[name] for row in rows] == expected[name].tolist()
+    assert [row["y"] for row in rows] == y.tolist()
+    assert [row["certified"] for row in rows] == [True] * 4 + [False] * 4
+    # A folder, fewer rows, CSV, a demand that is not met, a table.
+    command[2] = str(folder)
+    options = ["--rows", "6", "--csv", "--at-least", "0.9"]
+    assert main([*command, *VICINITY, "--seed", "0", *options]) == 1
+    shown = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(shown.out)))
+    assert [row["decision"] for row in rows][:4] == ["robust"] * 4 and len(rows) == 6
+    assert "0.6667 of 6 rows certified" in shown.err
+    command[2] = str(folder / "inputs.npz")
+    assert main([*command, *VICINITY]) == 0
+    assert "Certificates" in capsys.readouterr().out
+
+
+def test_a_saved_predictor_brings_its_own_arguments(files, tmp_path, capsys):
+    folder, model, x, y = files
+    path = tmp_path / "certified.keras"
+    CertifiedPredictor(model, LInf(0.1), kappa=0.2).save(path)
+    command = ["evaluate", str(path), str(folder / "data.npz"), "--seed", "1"]
+    assert main([*command, "--json"]) == 0
+    found = {r["metric"]: r for r in json.loads(capsys.readouterr().out)}
+    assert found["certified_robust_accuracy"]["value"] == 0.5
+    assert found["standard_accuracy"]["upper"] == 1.0
+    assert main([*command, "--at-least", "0.6"]) == 1
+    assert main([*command, "--kappa", "0.1"]) == 2
+    assert "brings its own arguments" in capsys.readouterr().err
+
+
+def test_attack(files, capsys):
+    folder, model, x, y = files
+    command = ["attack", str(folder / "model.keras"), str(folder / "data.npz")]
+    options = ["--epsilon", "0.1", "--attacks", "FGSM", "GaussianNoise", "--json"]
+    assert main([*command, *options]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    found = attacks.evaluate_attack(model, attacks.FGSM(0.1), x, y, verbose=0)
+    rates = {(r["attack"], r["rate"]): r["value"] for r in rows}
+    assert rates["FGSM", "defence_success_rate"] == found.defence_success_rate.rate
+    assert rates["FGSM", "defence_success_rate"] == 0.5
+    options = ["--epsilon", "0.1", "--attacks", "FGSM", "--vote", "--kappa", "0.2"]
+    assert main([*command, *options, "--at-least", "0.9"]) == 1
+    assert "denied" in capsys.readouterr().out
+
+
+def test_plan(capsys):
+    assert main(["plan", "--kappa", "0.1", "--agreement", "1", "0.9", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    expected = ExactTest(0.1, 0.01).operating_characteristics(0.9)
+    assert rows[1]["certify"] == pytest.approx(expected["certify"])
+    assert rows[1]["certify"] <= 0.01
+    assert rows[0]["agreement"] == 1.0
+
+
+def test_export(files, tmp_path):
+    import tensorflow as tf
+
+    folder, _, x, _ = files
+    served = str(tmp_path / "1")
+    assert main(["export", str(folder / "model.keras"), served, *VICINITY]) == 0
+    loaded = tf.saved_model.load(served)
+    answer = loaded.serving_default(tf.constant(x))
+    assert answer["certified"].numpy()[:4].all()
+
+
+@pytest.mark.parametrize(
+    ("command", "data", "message"),
+    [
+        ("certify", "data.npz", "`--perturbation` and `--epsilon` must be given"),
+        ("certify", "nowhere.npz", "nowhere.npz"),
+        ("evaluate", "inputs.npz", "must hold labels"),
+        ("certify", "no_such_dataset", "must be a .npz file"),
+    ],
+)
+def test_bad_input(files, capsys, command, data, message):
+    folder, *_ = files
+    path = str(folder / data) if data.endswith(".npz") else data
+    options = ["--epsilon", "0.1"] if "perturbation" in message else VICINITY
+    assert main([command, str(folder / "model.keras"), path, *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_files_that_would_run_code_are_refused(files, tmp_path, capsys):
+    folder, *_ = files
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Lambda(lambda x: x), keras.layers.Dense(2)]
+    )
+    model.save(tmp_path / "lambda.keras")
+    command = ["certify", str(tmp_path / "lambda.keras"), str(folder / "data.npz")]
+    assert main([*command, *VICINITY]) == 2
+    assert "safe_mode" in capsys.readouterr().err
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
+    command = ["certify", str(folder / "model.keras"), str(tmp_path / "objects.npz")]
+    assert main([*command, *VICINITY]) == 2
