@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_probcert.perturbations import Perturbation
-from keras_probcert.perturbations.affine import _resample
+from keras_probcert.perturbations.affine import resample
 from keras_probcert.validation import check_number
 
 
@@ -175,7 +175,7 @@ class _Interpolated(Transformation):
         shape = x.shape[2:]
         one = ops.ones_like(parameters[..., 0])
         images = ops.broadcast_to(x, (*ops.shape(one), *shape))
-        moved = _resample(
+        moved = resample(
             ops.reshape(images, (-1, *shape)),
             *(ops.reshape(a * one, (-1, 1, 1)) for a in (angle, 1.0, right, down)),
             self.fill_value,

@@ -81,7 +81,7 @@ class Affine(Perturbation):
         right = amount[..., 2] * (self.translation * width)
         down = amount[..., 3] * (self.translation * height)
         images = ops.broadcast_to(x, (ops.shape(angle)[0], noise.num_copies, *shape))
-        copies = _resample(
+        copies = resample(
             ops.reshape(images, (-1, *shape)),
             *(ops.reshape(a, (-1, 1, 1)) for a in (angle, zoom, right, down)),
             self.fill_value,
@@ -98,7 +98,7 @@ class Affine(Perturbation):
         }
 
 
-def _resample(images, angle, zoom, right, down, fill_value):
+def resample(images, angle, zoom, right, down, fill_value):
     """`images` rotated (counter-clockwise), scaled, then shifted.
 
     `keras.ops.image.affine_transform` would do, but its TensorFlow op has no

@@ -10,8 +10,7 @@ from keras import ops
 from scipy import ndimage, stats
 
 from keras_probcert import Affine, Rotation, Scale, Translation, row_seeds
-from keras_probcert.perturbations import Noise
-from keras_probcert.perturbations.affine import _resample
+from keras_probcert.perturbations import Noise, affine
 
 RNG = np.random.default_rng
 
@@ -19,7 +18,7 @@ RNG = np.random.default_rng
 def resample(images, angle, zoom, right, down, fill_value=0.0):
     amounts = [np.float32(a).reshape(-1, 1, 1) for a in (angle, zoom, right, down)]
     images = ops.convert_to_tensor(images)
-    return ops.convert_to_numpy(_resample(images, *amounts, fill_value))
+    return ops.convert_to_numpy(affine.resample(images, *amounts, fill_value))
 
 
 def scipy_resample(image, angle, zoom, right, down, fill_value):
