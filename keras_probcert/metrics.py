@@ -150,8 +150,8 @@ def certified_accuracy(results, y, radii):
         float64 of the shape of `radii`.
 
     Raises:
-        ValueError: if `results` lacks a name, `y` does not fit, or a radius is
-            negative or not finite.
+        ValueError: if `results` lacks a name or has the `guarantee` "heuristic", `y`
+            does not fit, or a radius is negative or not finite.
 
     Example:
 
@@ -193,8 +193,8 @@ def average_certified_radius(results, y, over="all"):
         A float; NaN for `"correct"` where no row is right.
 
     Raises:
-        ValueError: if `results` lacks a name, `y` does not fit, or `over` is
-            something else.
+        ValueError: if `results` lacks a name or has the `guarantee` "heuristic", `y`
+            does not fit, or `over` is something else.
 
     Example:
 
@@ -240,6 +240,11 @@ def abstention_rate(results):
 
 def _right_with_radius(results, y):
     """Whether each row's label is its class, and its radius in float64."""
+    if isinstance(results, dict) and "heuristic" in results.get("guarantee", ()):
+        raise ValueError(
+            "`results` must be certificates. Received: radii whose `guarantee` is "
+            "'heuristic'"
+        )
     label, radius = _column(results, "label"), _column(results, "radius")
     y = np.asarray(y)
     # Only the classes that occur are known here.

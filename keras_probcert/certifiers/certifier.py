@@ -128,17 +128,33 @@ class Certifier(keras.Model):
         refused = ops.logical_not(voting.row_is_valid(x, self.perturbation.clip))
         return self.certify(self._votes_of(x, seeds), refused)
 
-    def _votes_of(self, x, seeds):
-        """The `draw_votes` of `voting`, for inputs with their seeds."""
+    def _votes_of(self, x, seeds, perturbation=None):
+        """The `draw_votes` of `voting`, for inputs with their seeds.
+
+        Args:
+            x: float32 `(rows, …)`.
+            seeds: int32 `(rows, 2)`.
+            perturbation: draws the copies, by default that of the certifier.
+        """
+        perturbation = self.perturbation if perturbation is None else perturbation
 
         def draw_votes(rows, first):
             noise = Noise(ops.take(seeds, rows, axis=0), voting.COPIES_A_SLOT, first)
-            copies = self.perturbation.sample(ops.take(x, rows, axis=0)[:, None], noise)
-            copies = ops.reshape(copies, (-1, *x.shape[1:]))
-            outputs = self.base_model(copies, training=False)
-            return voting.classes_from_outputs(outputs, self._threshold)
+            inputs = ops.take(x, rows, axis=0)[:, None]
+            return self._classes_of(perturbation.sample(inputs, noise), inputs)
 
         return draw_votes
+
+    def _classes_of(self, copies, inputs):
+        """What each copy votes for, int32 `(slots * COPIES_A_SLOT,)`.
+
+        Args:
+            copies: `(slots, COPIES_A_SLOT, …)`.
+            inputs: what they are copies of, `(slots, 1, …)`.
+        """
+        copies = ops.reshape(copies, (-1, *inputs.shape[2:]))
+        outputs = self.base_model(copies, training=False)
+        return voting.classes_from_outputs(outputs, self._threshold)
 
     def certify(self, draw_votes, refused):
         """The results of a batch, in a graph.
@@ -221,8 +237,6 @@ class Certifier(keras.Model):
         """Weighted means of what `_summary` gives for each row."""
         if _is_array(x):
             x = self._check(x)
-            if self._num_classes is None:
-                self._set_classes(tuple(x.shape[1:]))
             y = check_labels(y, len(x), self._num_classes)
             results = self.predict(x, batch_size, verbose, steps, callbacks, seed)
             right = self._is_right(x, y)
@@ -258,7 +272,8 @@ class Certifier(keras.Model):
     def _check(self, x, name="x"):
         shape = models.row_shape(self.base_model)
         x = check_inputs(x, self.perturbation.clip, shape, name)
-        models.build(self.base_model, x.shape)
+        if not self.built:
+            self.build(x.shape)
         return np.asarray(ops.convert_to_numpy(x), np.float32)
 
     def _is_right(self, x, y):

@@ -12,7 +12,7 @@ from keras_probcert.certifiers import voting
 from keras_probcert.certifiers.certifier import Certifier
 from keras_probcert.certifiers.dsrs import DoubleSampling, check_positive
 from keras_probcert.certifiers.smoothed_classifier import SmoothedClassifier
-from keras_probcert.perturbations import GeneralizedGaussian, Noise
+from keras_probcert.perturbations import GeneralizedGaussian
 from keras_probcert.sequential.clopper_pearson import lower_bound_of
 from keras_probcert.validation import check_fraction, check_integer
 
@@ -178,36 +178,25 @@ class DSRSClassifier(Certifier):
         return max(1, self._copies_a_batch // (self.n0 + 2 * self.n))
 
     def _votes_of(self, x, seeds):
-        """The `draw_votes` of `voting` under P and under Q.
-
-        Where Q is P in a ball, the second is `None` and the classes of the first,
-        with "none" for one more, are followed by the same for copies outside.
-        """
-
-        def under(perturbation, truncate=None):
-            def draw_votes(rows, first):
-                noise = Noise(
-                    ops.take(seeds, rows, axis=0), voting.COPIES_A_SLOT, first
-                )
-                inputs = ops.take(x, rows, axis=0)[:, None]
-                copies = perturbation.sample(inputs, noise)
-                outputs = self.base_model(
-                    ops.reshape(copies, (-1, *x.shape[1:])), training=False
-                )
-                classes = voting.classes_from_outputs(outputs, self._threshold)
-                if truncate is None:
-                    return classes
-                axes = tuple(range(2, len(copies.shape)))
-                squares = ops.sum((copies - inputs) ** 2, axis=axes)
-                outside = ops.reshape(squares > truncate**2, (-1,))
-                return classes + (self.num_classes + 1) * ops.cast(outside, "int32")
-
-            return draw_votes
-
+        """The `draw_votes` of `voting` under P and under Q, `None` for P in a ball."""
+        first = super()._votes_of(x, seeds)
         if self.second_sigma is None:
-            return under(self.perturbation, self._truncate), None
+            return first, None
         second = GeneralizedGaussian(self.second_sigma, self.k)
-        return under(self.perturbation), under(second)
+        return first, super()._votes_of(x, seeds, second)
+
+    def _classes_of(self, copies, inputs):
+        """The classes; where Q is P in a ball, others for copies outside.
+
+        The classes, with "none" for one more, are followed by the same again.
+        """
+        classes = super()._classes_of(copies, inputs)
+        if self.second_sigma is not None:
+            return classes
+        axes = tuple(range(2, len(copies.shape)))
+        squares = ops.sum((copies - inputs) ** 2, axis=axes)
+        outside = ops.reshape(squares > self._truncate**2, (-1,))
+        return classes + (self.num_classes + 1) * ops.cast(outside, "int32")
 
     def certify(self, draw_votes, refused):
         """The votes; `predict` adds what follows from them."""

@@ -17,11 +17,15 @@ class _ParameterNoise(GaussianNoise):
 
     def __init__(self, transformation, sigma):
         super().__init__(sigma)
-        self.transformation = transformation
+        self.transformation = check_transformation(transformation)
 
     @property
     def perturbation(self):
         return RandomTransformation(self.transformation, self.sigma)
+
+    def get_config(self):
+        transformation = keras.saving.serialize_keras_object(self.transformation)
+        return {"sigma": self.sigma, "transformation": transformation}
 
 
 @keras.saving.register_keras_serializable(package="keras_probcert")
@@ -96,10 +100,9 @@ class ParameterSmoothedClassifier(SmoothedClassifier):
         jit_compile=None,
         **kwargs,
     ):
-        check_transformation(transformation)
         super().__init__(
             model,
-            sigma=sigma,
+            noise=_ParameterNoise(transformation, sigma),
             n0=n0,
             n=n,
             alpha=alpha,
@@ -110,8 +113,6 @@ class ParameterSmoothedClassifier(SmoothedClassifier):
             **kwargs,
         )
         self.transformation = transformation
-        self._noise = _ParameterNoise(transformation, self.sigma)
-        self.perturbation = self._noise.perturbation
 
     @property
     def guarantee(self):
@@ -182,9 +183,5 @@ class ParameterSmoothedClassifier(SmoothedClassifier):
 
     def get_config(self):
         config = super().get_config()
-        for fixed in ("noise", "norm"):
-            del config[fixed]
-        config["transformation"] = keras.saving.serialize_keras_object(
-            self.transformation
-        )
+        del config["norm"]  # Always L2.
         return config

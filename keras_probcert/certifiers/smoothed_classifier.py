@@ -11,7 +11,11 @@ from keras_probcert import backend, models
 from keras_probcert.certifiers import voting
 from keras_probcert.certifiers.certified_predictor import CertifiedPredictor
 from keras_probcert.certifiers.certifier import Certifier
-from keras_probcert.certifiers.smoothing_noise import get_noise, norm_order
+from keras_probcert.certifiers.smoothing_noise import (
+    SmoothingNoise,
+    get_noise,
+    norm_order,
+)
 from keras_probcert.seeds import resolve_seed, row_seeds
 from keras_probcert.sequential.clopper_pearson import lower_bound_of
 from keras_probcert.validation import (
@@ -28,7 +32,8 @@ class Smoothing(Certifier):
     Args:
         model, forward_batch_size, from_logits, jit_compile, **kwargs: see `Certifier`.
         sigma: the standard deviation of the noise; `None` for that of `model`.
-        noise: `"gaussian"`, `"uniform"` or `"laplace"`.
+        noise: `"gaussian"`, `"uniform"` or `"laplace"`, or a `SmoothingNoise`, which
+            has a sigma of its own.
         alpha: the significance level.
     """
 
@@ -44,14 +49,14 @@ class Smoothing(Certifier):
         **kwargs,
     ):
         models.check_classifier(model)
-        if sigma is None:
-            sigma = getattr(model, "sigma", None)
+        if not isinstance(noise, SmoothingNoise):
+            sigma = getattr(model, "sigma", None) if sigma is None else sigma
             if sigma is None:
                 raise ValueError(
                     "`sigma` must be given: the model was not trained with one. "
                     "Received: sigma=None"
                 )
-        noise_name, noise = noise, get_noise(noise, sigma)
+            noise = get_noise(noise, sigma)
         alpha = check_fraction("alpha", alpha)
         super().__init__(
             model,
@@ -61,9 +66,8 @@ class Smoothing(Certifier):
             jit_compile,
             **kwargs,
         )
-        self.sigma = noise.sigma
+        self.sigma, self.noise = noise.sigma, noise.name
         self.alpha = alpha
-        self.noise = noise_name
         self._noise = noise
 
     def _check_votes(self, votes, num_samples):
@@ -82,8 +86,7 @@ class Smoothing(Certifier):
     def get_config(self):
         return {
             **super().get_config(),
-            "sigma": self.sigma,
-            "noise": self.noise,
+            **self._noise.get_config(),
             "alpha": self.alpha,
         }
 
@@ -409,6 +412,11 @@ class SmoothedClassifier(Smoothing):
         0.1587
         """
         radius = check_number("radius", radius)
+        if not self.built:
+            raise ValueError(
+                "`model` must be built before it is asked at a radius: call it on a "
+                "batch. Received: a model without a known input shape"
+            )
         # The bisection ends below: at a kappa that is certainly small enough.
         kappa, high = 0.0, 0.5
         for _ in range(100):
@@ -470,6 +478,7 @@ class SmoothedClassifier(Smoothing):
         """
         tolerance = check_fraction("tolerance", tolerance)
         looks = check_integer("looks", looks)
+        batch_size = check_integer("batch_size", batch_size)
         x = self._check(x)
         if isinstance(seed, (int, np.integer)) or seed is None:
             seed = row_seeds(seed, len(x))

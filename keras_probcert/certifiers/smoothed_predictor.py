@@ -7,7 +7,7 @@ from scipy import stats
 
 from keras_probcert.certifiers import voting
 from keras_probcert.certifiers.smoothed_classifier import Smoothing
-from keras_probcert.validation import check_choice, check_integer
+from keras_probcert.validation import check_choice, check_fraction, check_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_probcert")
@@ -25,7 +25,7 @@ class SmoothedPredictor(Smoothing):
         model, sigma, noise, forward_batch_size, from_logits, jit_compile: see
             `SmoothedClassifier`.
         n: noisy copies, 1,000 by default.
-        alpha: the significance level, in (0, 1); 0.001 by default.
+        alpha: the significance level, in (0, ½); 0.001 by default.
         rule: what the \(n_A\) votes of the top class must show. `"runner_up"`
             (default; PREDICT II): more than the \(n_B\) of the next, by a two-sided
             binomial test of \(n_A\) among \(n_A + n_B\) against ½. `"half"` (PREDICT
@@ -67,6 +67,7 @@ class SmoothedPredictor(Smoothing):
         **kwargs,
     ):
         n = check_integer("n", n)
+        alpha = check_fraction("alpha", alpha, 0.5)
         rule = check_choice("rule", rule, ("runner_up", "half"))
         super().__init__(
             model,

@@ -24,6 +24,9 @@ class SmoothingNoise:
             than 0.
     """
 
+    name = None
+    """What `get_noise` knows it by."""
+
     norm = "l2"
     """The norm that the noise is made for."""
 
@@ -58,6 +61,10 @@ class SmoothingNoise:
     def _own_radius(self, gap, ops):
         raise NotImplementedError
 
+    def get_config(self):
+        """The arguments that make a certifier with this noise again."""
+        return {"sigma": self.sigma, "noise": self.name}
+
 
 class GaussianNoise(SmoothingNoise):
     r"""Gaussian noise: \(\frac\sigma2(\Phi^{-1}(p_A) - \Phi^{-1}(p_B))\) in L2.
@@ -69,7 +76,7 @@ class GaussianNoise(SmoothingNoise):
       (Yang et al., ICML 2020, section 5).
     """
 
-    norm = "l2"
+    name, norm = "gaussian", "l2"
 
     @property
     def perturbation(self):
@@ -95,7 +102,7 @@ class UniformNoise(SmoothingNoise):
       and Sizes" (ICML 2020), table 1.
     """
 
-    norm = "l1"
+    name, norm = "uniform", "l1"
 
     @property
     def _half_width(self):
@@ -130,7 +137,7 @@ class LaplaceNoise(SmoothingNoise):
       Smoothing Approach" (2020); Yang et al. (ICML 2020), table 1.
     """
 
-    norm = "l1"
+    name, norm = "laplace", "l1"
 
     @property
     def _scale(self):
@@ -144,7 +151,7 @@ class LaplaceNoise(SmoothingNoise):
         return -self._scale * ops.log1p(-gap)
 
 
-NOISES = {"gaussian": GaussianNoise, "uniform": UniformNoise, "laplace": LaplaceNoise}
+NOISES = {noise.name: noise for noise in (GaussianNoise, UniformNoise, LaplaceNoise)}
 
 
 def get_noise(noise, sigma):

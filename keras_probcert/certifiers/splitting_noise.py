@@ -199,10 +199,8 @@ class SplittingSmoothedClassifier(Certifier):
 
         def draw_votes(rows, first):
             shift = first[:, None] + ops.arange(voting.COPIES_A_SLOT, dtype="int32")
-            copies = self.perturbation.split(ops.take(x, rows, axis=0)[:, None], shift)
-            copies = ops.reshape(copies, (-1, *x.shape[1:]))
-            outputs = self.base_model(copies, training=False)
-            classes = voting.classes_from_outputs(outputs, self._threshold)
+            inputs = ops.take(x, rows, axis=0)[:, None]
+            classes = self._classes_of(self.perturbation.split(inputs, shift), inputs)
             valid = ops.repeat(ops.take(quantized, rows), voting.COPIES_A_SLOT)
             return ops.where(valid, classes, self.num_classes)
 

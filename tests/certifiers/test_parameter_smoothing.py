@@ -19,6 +19,7 @@ from keras_probcert.certifiers.transformations import (
     InterpolatedTranslation,
     RandomTransformation,
 )
+from keras_probcert.metrics import average_certified_radius, certified_accuracy
 
 COMPOSING = [Brightness(), Contrast(), Contrast(-0.3), Gamma(), CyclicShift()]
 INTERPOLATED = [InterpolatedRotation(), InterpolatedTranslation(fill_value=0.5)]
@@ -195,6 +196,9 @@ def test_interpolated_families_are_heuristic():
     values = smoothed.evaluate(x, np.ones(5), seed=0, verbose=0, return_dict=True)
     assert not any(name.startswith(("certified", "average_cert")) for name in values)
     assert values["smoothed_accuracy"] == 1 and values["abstention_rate"] == 0
+    for metric in (lambda *a: certified_accuracy(*a, 0.0), average_certified_radius):
+        with pytest.raises(ValueError, match="`results` must be certificates"):
+            metric(results[0], np.ones(5, int))
     with pytest.raises(ValueError, match="`transformation` must compose"):
         smoothed.at_radius(1.0)
 

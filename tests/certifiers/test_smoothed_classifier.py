@@ -312,6 +312,21 @@ def test_every_copy_is_counted_once_whatever_the_passes():
     assert (results[0]["num_samples"] == 108).all()
 
 
+def test_a_base_that_is_not_built_yet():
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    base = keras.Sequential([layers.Dense(3)])
+    smoothed = SmoothedClassifier(base, 0.5, n=64, bound="two-sided")
+    with pytest.raises(ValueError, match="`model` must be built"):
+        smoothed.at_radius(0.1)
+    result = smoothed.predict_adaptively(x, seed=0, verbose=0)
+    assert result["votes"].shape == (3, 3)
+    assert smoothed.at_radius(0.1).kappa < 0.5
+    base = keras.Sequential([layers.Dense(3)])
+    few = SmoothedClassifier(base, 0.5, n=10, bound="two-sided")
+    with pytest.raises(ValueError, match="`n` must be .* at least 12 "):
+        few.predict(x, verbose=0)
+
+
 def test_rows_in_batches_and_datasets():
     smoothed = SmoothedClassifier(small_model(), 0.5, n0=16, n=64, alpha=0.05)
     x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
@@ -412,9 +427,14 @@ def test_bad_inputs():
     x = np.zeros((2, 4), "float32")
     with pytest.raises(ValueError, match="`tolerance` must be"):
         smoothed.predict_adaptively(x, tolerance=0.0)
+    with pytest.raises(ValueError, match="`batch_size` must be"):
+        smoothed.predict_adaptively(x, batch_size=0)
     with pytest.raises(ValueError, match="`n` must be large enough.*13 .*8 looks"):
         SmoothedClassifier(small_model(), 0.5, n=12).predict_adaptively(x)
     with pytest.raises(ValueError, match="`n` must be large enough.* at least 11 "):
         SmoothedPredictor(small_model(), 0.5, n=10)
+    # With 3 votes for 3 classes, a majority is a wrong one's in 14 of 27 cases.
+    with pytest.raises(ValueError, match=r"`alpha` must be a number in \(0, 0.5\)"):
+        SmoothedPredictor(small_model(), 0.5, n=3, alpha=0.5, rule="half")
     with pytest.raises(ValueError, match="not trained"):
         smoothed.fit(x, x)
