@@ -183,7 +183,7 @@ def main():
                 results.setdefault(name, {})["certification_seconds"] = seconds
             with np.load(votes) as arrays:
                 found = dict(arrays)
-            results[name] |= {
+            results[name] = results.get(name, {}) | {
                 "acr": average_certified_radius(found, y),
                 "abstained": abstention_rate(found),
                 "certified_accuracy": certified_accuracy(found, y, RADII).tolist(),
