@@ -65,7 +65,8 @@ def output_units(model, shape):
     if not isinstance(spec, keras.KerasTensor):
         raise ValueError(
             "`model` must have exactly one output. "
-            f"Received: outputs of structure {type(spec).__name__}"
+            f"Received: outputs of structure {type(spec).__name__} (of a certifier, "
+            "take the `base_model`)"
         )
     if len(spec.shape) != 2 or spec.shape[1] is None:
         raise ValueError(

@@ -1,11 +1,14 @@
 """Many attacks on several models, side by side."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 
+from keras_probcert.attacks.certificate_attack import CertificateAttack
 from keras_probcert.attacks.evaluate import batches, evaluate_attack
 from keras_probcert.attacks.evaluation import AttackEvaluation
+from keras_probcert.certifiers import CertifiedPredictor
 from keras_probcert.metrics import success_rate
 
 NO_ATTACK, WORST_CASE = "No Attack", "Worst Case"
@@ -186,6 +189,18 @@ def attack_suite(
         _rich_table()
     if figure is not None:
         _matplotlib_figure()
+        if not pathlib.Path(figure).parent.is_dir():
+            raise ValueError(
+                f"`figure` must lie in a folder that exists. Received: figure={figure}"
+            )
+    for name, attack in attacks.items():
+        for model_name, model in models.items():
+            certifies = isinstance(model, CertifiedPredictor)
+            if isinstance(attack, CertificateAttack) and not certifies:
+                raise ValueError(
+                    f"`models` must be CertifiedPredictors for the attack {name!r}. "
+                    f"Received: {model_name!r}, a {type(model).__name__}"
+                )
     if y is None:
         # Every attack is to see the same rows, and a generator gives them once.
         pairs = list(batches(x, y, 250))

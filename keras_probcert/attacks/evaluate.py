@@ -131,9 +131,11 @@ def evaluate_attack(
     bar = keras.utils.Progbar(
         None if y is None or not hasattr(x, "__len__") else len(x),
         verbose=1 if verbose == "auto" else verbose,
+        # Of all rows so far, not a batch's.
+        stateful_metrics=["defence_success_rate"],
         unit_name="row",
     )
-    results, seconds, start = [], 0.0, 0
+    results, seconds, start, defended = [], 0.0, 0, 0
     for some_x, some_y in batches(x, y, batch_size):
         rows = len(some_x)
         some_y = judge.check(some_x, some_y, clip)
@@ -154,8 +156,10 @@ def evaluate_attack(
         after = judge(found, row_seeds(seed, rows, start))
         results.append((found, some_y, before[0], after[0], before[1], after[1]))
         start += rows
-        bar.add(rows, [("defence_success_rate", (after[0] == some_y).mean())])
-    if y is None:
+        defended += (after[0] == some_y).sum()
+        bar.add(rows, [("defence_success_rate", defended / start)])
+    if bar.target is None:
+        bar.target = start
         bar.update(start, finalize=True)
     passes = getattr(attack, "passes", None) or (None, None)
     return AttackEvaluation(

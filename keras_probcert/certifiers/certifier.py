@@ -194,7 +194,7 @@ class Certifier(keras.Model):
             if batch_size is None
             else check_integer("batch_size", batch_size)
         )
-        if _is_array(x):
+        if is_array(x):
             if steps is not None:
                 raise ValueError("`steps` is for datasets. Received: it and an array")
             x = self._check(x)
@@ -234,8 +234,20 @@ class Certifier(keras.Model):
         return_dict=False,
         seed=None,
     ):
-        """Weighted means of what `_summary` gives for each row."""
-        if _is_array(x):
+        """Metrics on labelled inputs, by name in the class's documentation.
+
+        Args:
+            x: as in `predict`; a dataset must give `(x, y)` or `(x, y, weight)`.
+            y: class indices `(rows,)`, or one-hot `(rows, classes)`.
+            batch_size, verbose, steps, callbacks, seed: as in `predict`.
+            sample_weight: nonnegative weights `(rows,)` of the rows.
+            return_dict: whether to return a dict of floats; else a list of them.
+
+        Raises:
+            ValueError: as in `predict`, and if `y` is missing or holds anything but
+                classes.
+        """
+        if is_array(x):
             x = self._check(x)
             y = check_labels(y, len(x), self._num_classes)
             results = self.predict(x, batch_size, verbose, steps, callbacks, seed)
@@ -295,7 +307,7 @@ class Certifier(keras.Model):
         if seed is not None and not isinstance(seed, (int, np.integer)):
             raise ValueError("`seed` must be an int or None for a dataset")
         seed = np.random.SeedSequence().entropy if seed is None else seed
-        bar = keras.utils.Progbar(steps) if verbose not in (0, "0") else None
+        bar = keras.utils.Progbar(steps, verbose=1 if verbose == "auto" else verbose)
         results, labels, right, weights, start = [], [], [], [], 0
         for index, batch in enumerate(data):
             if steps is not None and index >= steps:
@@ -314,12 +326,14 @@ class Certifier(keras.Model):
                 weights.append(
                     np.asarray(batch[2]) if len(batch) > 2 else np.ones(len(x))
                 )
-            if bar is not None:
-                bar.update(index + 1, finalize=steps == index + 1)
+            if steps is None or index + 1 < steps:
+                bar.update(index + 1)
         if not results:
             raise ValueError(
                 "`x` must hold at least one row. Received: an empty dataset"
             )
+        bar.target = len(results)
+        bar.update(len(results), finalize=True)
         joined = {
             name: np.concatenate([r[name] for r in results]) for name in results[0]
         }
@@ -386,6 +400,6 @@ def _refuse_with_dataset(**arguments):
             raise ValueError(f"`{name}` must not be given beside a dataset")
 
 
-def _is_array(x):
+def is_array(x):
     """Whether `x` is a batch of rows, not a dataset or an iterable of them."""
     return hasattr(x, "__array__") or isinstance(x, (list, tuple))

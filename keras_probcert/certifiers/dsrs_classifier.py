@@ -287,7 +287,15 @@ class DSRSClassifier(Certifier):
         lower = lower_bound_of(votes, total, level)
         second_lower = lower_bound_of(second_votes, second_total, level)
         pairs = zip(lower.tolist(), second_lower.tolist(), strict=True)
-        radius, alone = np.array([self._radii_of(*pair) for pair in pairs]).T
+        # Votes take seconds, radii may take minutes.
+        bar = keras.utils.Progbar(
+            len(guess), verbose=0 if verbose == 0 else 1, unit_name="radius"
+        )
+        radii = []
+        for pair in pairs:
+            radii.append(self._radii_of(*pair))
+            bar.add(1)
+        radius, alone = np.array(radii).T
         certified = radius > 0
         return {
             "label": np.where(certified, guess, -1).astype("int32"),

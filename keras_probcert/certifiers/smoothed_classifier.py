@@ -10,7 +10,7 @@ from keras import ops
 from keras_probcert import backend, models
 from keras_probcert.certifiers import voting
 from keras_probcert.certifiers.certified_predictor import CertifiedPredictor
-from keras_probcert.certifiers.certifier import Certifier
+from keras_probcert.certifiers.certifier import Certifier, is_array
 from keras_probcert.certifiers.smoothing_noise import (
     SmoothingNoise,
     get_noise,
@@ -465,7 +465,7 @@ class SmoothedClassifier(Smoothing):
             tolerance: the part of the radius to forgo, in (0, 1); 0.05 by default.
             looks: the number of looks, 8 by default.
             batch_size: inputs that share a loop, 256 by default.
-            verbose: Keras' progress bar, one step a batch: "auto", 0 or 1.
+            verbose: Keras' progress bar over the rows: "auto", 0 or 1.
             seed: as in `predict`. A row's guess and first votes are those of `predict`.
 
         Returns:
@@ -479,6 +479,11 @@ class SmoothedClassifier(Smoothing):
         tolerance = check_fraction("tolerance", tolerance)
         looks = check_integer("looks", looks)
         batch_size = check_integer("batch_size", batch_size)
+        if not is_array(x):
+            raise ValueError(
+                "`x` must be an array; `predict` takes datasets, too. "
+                f"Received: x of type {type(x).__name__}"
+            )
         x = self._check(x)
         if isinstance(seed, (int, np.integer)) or seed is None:
             seed = row_seeds(seed, len(x))

@@ -32,6 +32,10 @@ class SmoothedPredictor(Smoothing):
             I): a probability above ½, by a one-sided binomial test of \(n_A\) among n.
         **kwargs: passed to `keras.Model`, such as `name`.
 
+    `evaluate` gives `standard_accuracy` (of the base model on clean inputs),
+    `smoothed_accuracy` (the label is right), `abstention_rate` and
+    `mean_num_samples`.
+
     Raises:
         ValueError: if an argument is out of its range, or `n` is too small for
             unanimous votes to answer at `alpha`.

@@ -101,6 +101,19 @@ def test_datasets(model, rows):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.parametrize("as_batches", [False, True])
+def test_the_bar_ends_with_the_result(model, rows, as_batches, capsys):
+    x, y = rows
+    data = ([(x[:10], y[:10]), (x[10:], y[10:])],) if as_batches else (x, y)
+    data = (iter(data[0]),) if as_batches else data
+    result = evaluate_attack(model, shift(0.1), *data, batch_size=10, verbose=2)
+    assert result.defence_success_rate.rate not in (0.0, 1.0)
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.endswith(
+        f"defence_success_rate: {result.defence_success_rate.rate:.4f}"
+    )
+
+
 def test_cleverhans_plugs_in(model, certified, rows):
     module = "cleverhans.tf2.attacks.fast_gradient_method"
     theirs = pytest.importorskip(module).fast_gradient_method
@@ -225,6 +238,18 @@ def test_a_suite_puts_attacks_side_by_side(model, certified, rows, tmp_path, cap
     assert "Worst Case" in repr(suite)
     alone = evaluate_attack(certified, MIFGSM(0.1), x, y, clean=each["up"], verbose=0)
     np.testing.assert_array_equal(alone.clean_label, each["up"].clean_label)
+
+
+def test_a_suite_that_cannot_end_does_not_begin(model, certified, rows, tmp_path):
+    def never(model, x, y):
+        raise AssertionError("an attack ran")
+
+    both = {"plain": model, "vote": certified}
+    with pytest.raises(ValueError, match="`models` must be .* 'Deny'.* 'plain'"):
+        attack_suite(both, {"never": never, "Deny": Deny()}, *rows, verbose=0)
+    with pytest.raises(ValueError, match="`figure` must lie in a folder"):
+        path = tmp_path / "nowhere" / "a.png"
+        attack_suite(model, {"never": never}, *rows, verbose=0, figure=path)
 
 
 def test_a_suite_with_a_seed_that_leaked(certified, rows):

@@ -425,6 +425,8 @@ def test_bad_inputs():
             with pytest.raises(ValueError, match=f"`x`.*{message}"):
                 method(x, verbose=0)
     x = np.zeros((2, 4), "float32")
+    with pytest.raises(ValueError, match="`x` must be an array"):
+        smoothed.predict_adaptively(iter([x]))
     with pytest.raises(ValueError, match="`tolerance` must be"):
         smoothed.predict_adaptively(x, tolerance=0.0)
     with pytest.raises(ValueError, match="`batch_size` must be"):
