@@ -21,31 +21,41 @@ def test_everything_on_jax_with_tensorflow_blocked():
         "XLA_FLAGS": "--xla_backend_optimization_level=0 "
         "--xla_llvm_disable_expensive_passes=true",
     }
-    # The sequential tests are NumPy on every backend, and argument checks differ
-    # on none; of the contract's tests only those that jit are JAX's own.
-    perturbations = ("balls", "gaussian", "noise", "composition")
-    # Every method trains on JAX in training/test_devices.py.
-    methods = ("objective", "formulas")
-    certifiers = ("certified_predictor", "voting", "smoothed_classifier")
-    # The loop that the gradient attacks share, and what they share with the others.
-    attacks = ("attack", "projected_gradient")
-    folders = [
-        *(str(HERE / "certifiers" / f"test_{name}.py") for name in certifiers),
-        f"{HERE / 'certifiers' / 'test_ensemble.py'}::test_as_the_base_of_a_certifier",
-        f"{HERE / 'certifiers' / 'test_dsrs.py'}::test_linear_model",
-        f"{HERE / 'training' / 'test_keras_citizen.py'}"
-        "::test_fit_evaluate_predict_save_load",
-        *(str(HERE / "attacks" / f"test_{name}.py") for name in attacks),
-        *(str(HERE / "training" / f"test_{name}.py") for name in methods),
-        *(str(HERE / "perturbations" / f"test_{name}.py") for name in perturbations),
-        *(
-            f"{HERE / 'perturbations' / 'test_contract.py'}::{name}"
-            for name in (
-                "test_same_copies_inside_jit",
-                "test_no_seed_is_refused_inside_jit",
-            )
+    # The sequential tests are NumPy on every backend, and argument checks differ on
+    # none. Every method trains on JAX in training/test_devices.py.
+    whole = (
+        "certifiers/test_voting",
+        "certifiers/test_smoothed_classifier",
+        "attacks/test_attack",
+        "attacks/test_projected_gradient",
+        "training/test_objective",
+        "perturbations/test_gaussian",
+        "perturbations/test_noise",
+        "perturbations/test_composition",
+    )
+    parts = {
+        "certifiers/test_certified_predictor": (
+            "test_error_at_the_bar_on_any_backend",
+            "test_a_row_does_not_depend_on_its_batch",
+            "test_noise_is_fresh_without_a_seed",
+            "test_evaluate",
+            "test_datasets",
+            "test_nan_outputs_never_vote",
+            "test_refused_in_a_graph",
+            "test_save_and_load",
+            "test_export_needs_tensorflow",
         ),
-    ]
+        "certifiers/test_ensemble": ("test_as_the_base_of_a_certifier",),
+        "certifiers/test_dsrs": ("test_linear_model",),
+        "perturbations/test_contract": (
+            "test_same_copies_inside_jit",
+            "test_no_seed_is_refused_inside_jit",
+        ),
+        "training/test_keras_citizen": ("test_fit_evaluate_predict_save_load",),
+    }
+    folders = [str(HERE / f"{name}.py") for name in whole]
+    for name, tests in parts.items():
+        folders += [f"{HERE / name}.py::{test}" for test in tests]
     run = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),

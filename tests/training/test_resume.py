@@ -80,7 +80,7 @@ def test_backup_and_restore(name, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["variance_minimizing", "ibp"])
+@pytest.mark.parametrize("name", ["variance_minimizing", "prl"])
 def test_model_checkpoint(name, tmp_path):
     whole = new_model(name)
     fit(whole)
