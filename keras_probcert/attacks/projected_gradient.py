@@ -104,9 +104,9 @@ class ProjectedGradient:
         def direction(_, point, memory):
             return self.direction(backend.input_gradient(value, point)), memory
 
-        return self.climb(direction, x, start)
+        return self.climb(direction, x, start, repeat=backend.repeat)
 
-    def climb(self, direction, x, start=None, memory=()):
+    def climb(self, direction, x, start=None, memory=(), repeat=ops.fori_loop):
         """The points that steps along `direction` lead to.
 
         Args:
@@ -115,6 +115,8 @@ class ProjectedGradient:
             x: float tensor, `(rows, …)`, the centres of the balls.
             start: where to start, like `x`; `None` (default) for `x` itself.
             memory: what one step hands to the next, a tuple of tensors.
+            repeat: what repeats a step, a loop by default: an attack is compiled for
+                few batches, a training step for many.
 
         Returns:
             A tensor like `x`. No gradient flows through it.
@@ -127,7 +129,7 @@ class ProjectedGradient:
             step, memory = direction(index, point, memory)
             return self.project(point + self.step_size * step, x), memory
 
-        point, _ = backend.repeat(self.steps, step, (start, memory))
+        point, _ = repeat(0, self.steps, step, (start, memory))
         return ops.stop_gradient(point)
 
     def direction(self, gradient):

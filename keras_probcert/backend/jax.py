@@ -87,9 +87,9 @@ def while_loop(cond, body, state):
     return jax.lax.while_loop(lambda s: cond(*s), lambda s: tuple(body(*s)), state)
 
 
-def repeat(times, body, state):
-    """`body`, of an index and a state to the next state, `times` times over."""
-    return jax.lax.fori_loop(0, times, body, state)
+def repeat(start, stop, body, state):
+    """`keras.ops.fori_loop`."""
+    return jax.lax.fori_loop(start, stop, body, state)
 
 
 def compiled(function, model, examples):

@@ -138,15 +138,15 @@ def while_loop(cond, body, state):
     return tf.while_loop(cond, body, state)
 
 
-def repeat(times, body, state):
-    """`body`, of an index and a state to the next state, `times` times over.
+def repeat(start, stop, body, state):
+    """`keras.ops.fori_loop`.
 
     Few turns are unrolled: outside a `tf.while_loop` the passes of a network took
     about a tenth less time.
     """
-    if times > 10:
-        return ops.fori_loop(0, times, body, state)
-    for index in range(times):
+    if stop - start > 10:
+        return ops.fori_loop(start, stop, body, state)
+    for index in range(start, stop):
         state = body(index, state)
     return state
 
