@@ -12,6 +12,8 @@ from keras_probcert.backend.stateless import stateless_call
 # Every shape is fixed when a function is compiled.
 STATIC_SHAPES = True
 
+repeat = jax.lax.fori_loop
+
 
 def _key(seed):
     return jax.random.wrap_key_data(seed.astype(jnp.uint32), impl="threefry2x32")
@@ -85,11 +87,6 @@ def is_concrete(x):
 def while_loop(cond, body, state):
     """`jax.lax.while_loop` over a tuple of arrays of constant shape."""
     return jax.lax.while_loop(lambda s: cond(*s), lambda s: tuple(body(*s)), state)
-
-
-def repeat(start, stop, body, state):
-    """`keras.ops.fori_loop`."""
-    return jax.lax.fori_loop(start, stop, body, state)
 
 
 def compiled(function, model, examples):

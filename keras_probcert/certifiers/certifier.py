@@ -1,5 +1,7 @@
 """What all certifiers share: a base model asked about perturbed copies of each row."""
 
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
@@ -198,22 +200,48 @@ class Certifier(keras.Model):
             if steps is not None:
                 raise ValueError("`steps` is for datasets. Received: it and an array")
             x = self._check(x)
-            if isinstance(seed, (int, np.integer)) or seed is None:
-                seed = row_seeds(seed, len(x))
-            seed = np.asarray(resolve_seed(seed, len(x)), np.int32)
-            inputs = {"inputs": x, "seed": seed}
+            inputs = {"inputs": x, "seed": self._row_seeds(seed, len(x))}
             if len(x) <= batch_size and verbose == 0 and callbacks is None:
                 # Without a dataset: of a single row's time that is a tenth.
                 inputs = {k: ops.convert_to_tensor(v) for k, v in inputs.items()}
-                return super().predict_on_batch(inputs)
-            return super().predict(
-                **backend.batches(inputs, batch_size),
-                verbose=verbose,
-                callbacks=callbacks,
-            )
+                results = super().predict_on_batch(inputs)
+            else:
+                results = super().predict(
+                    **backend.batches(inputs, batch_size),
+                    verbose=verbose,
+                    callbacks=callbacks,
+                )
+            return self._finish(results, verbose)
         _refuse_with_dataset(callbacks=callbacks)
         results, _, _ = self._predict_batches(x, steps, verbose, seed)
         return results
+
+    def _row_seeds(self, seed, num_rows):
+        """`seed` as an int32 array, `(rows, 2)`, drawn here where it is `None`."""
+        seed = row_seeds(seed, num_rows) if seed is None else seed
+        return np.asarray(resolve_seed(seed, num_rows), np.int32)
+
+    def _finish(self, results, verbose):
+        """What `predict` makes of the arrays that `certify` gave for an array."""
+        return results
+
+    def _warn_of_lost_votes(self, given, drawn, stacklevel=5):
+        """Warns of copies that voted for no class.
+
+        Args:
+            given: how many voted.
+            drawn: how many could have.
+            stacklevel: of the caller of `predict`.
+        """
+        if given < drawn:
+            warnings.warn(
+                f"The base model's outputs are not finite on {1 - given / drawn:.2%} "
+                "of the noisy copies, which then vote for no class. Noise leaves the "
+                "input range: if preprocessing inside the base model refuses such "
+                "values, let it clip them (the certificate is then of the clipping "
+                "model; noise that is truncated before the model has no certificate).",
+                stacklevel=stacklevel,
+            )
 
     def fit(self, *args, **kwargs):
         """Refuses: a certifier has nothing to train; train the model it wraps."""

@@ -1,7 +1,6 @@
 """Double-sampling randomized smoothing: radii from votes under two noises."""
 
 import math
-import warnings
 
 import keras
 import numpy as np
@@ -9,16 +8,16 @@ from keras import ops
 
 from keras_probcert import models
 from keras_probcert.certifiers import voting
-from keras_probcert.certifiers.certifier import Certifier
 from keras_probcert.certifiers.dsrs import DoubleSampling, check_positive
-from keras_probcert.certifiers.smoothed_classifier import SmoothedClassifier
+from keras_probcert.certifiers.radius_certifier import RadiusCertifier
+from keras_probcert.certifiers.rounding import rounded_down
 from keras_probcert.perturbations import GeneralizedGaussian
-from keras_probcert.sequential.clopper_pearson import lower_bound_of
+from keras_probcert.sequential.clopper_pearson import least_samples, lower_bound_of
 from keras_probcert.validation import check_fraction, check_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_probcert")
-class DSRSClassifier(Certifier):
+class DSRSClassifier(RadiusCertifier):
     r"""Certifies the most likely class under noise, with votes under a second noise.
 
     The smoothed classifier g answers with the class that the base model is most likely
@@ -122,7 +121,7 @@ class DSRSClassifier(Certifier):
             second_sigma = check_fraction("second_sigma", second_sigma, sigma)
         n0, n = check_integer("n0", n0), check_integer("n", n)
         alpha = check_fraction("alpha", alpha)
-        needed = math.floor(math.log(alpha / 2) / math.log(0.5)) + 1
+        needed = least_samples(alpha / 2)
         if second_sigma is None:
             needed = -(-needed // 2)  # All 2 n copies are drawn under P.
         if n < needed:
@@ -272,10 +271,14 @@ class DSRSClassifier(Certifier):
             ValueError: if `x` is empty, not finite, no floating-point array or of
                 another shape than the model's inputs; or if `seed` does not fit.
         """
-        results = super().predict(x, batch_size, verbose, steps, callbacks, seed)
-        if "radius" in results:  # Of a dataset, batch by batch.
-            return results
-        self._check_votes(results)
+        return super().predict(x, batch_size, verbose, steps, callbacks, seed)
+
+    def _finish(self, results, verbose):
+        drawn = (results["num_samples"] - self.n0)[results["num_samples"] > 0].sum()
+        given = results["votes"].sum()
+        if self.second_sigma is not None:
+            given += results["second_votes"].sum()
+        self._warn_of_lost_votes(given, drawn)
         guess, rows = results["guess"], np.arange(len(results["guess"]))
         voted = guess >= 0
         votes, second_votes = (
@@ -299,12 +302,12 @@ class DSRSClassifier(Certifier):
         certified = radius > 0
         return {
             "label": np.where(certified, guess, -1).astype("int32"),
-            "radius": _rounded_down(radius),
+            "radius": rounded_down(radius),
             "certified": certified,
             **results,
-            "lower_bound": _rounded_down(lower),
-            "second_lower_bound": _rounded_down(second_lower),
-            "neyman_pearson_radius": _rounded_down(alone),
+            "lower_bound": rounded_down(lower),
+            "second_lower_bound": rounded_down(second_lower),
+            "neyman_pearson_radius": rounded_down(alone),
             "procedure": np.full(len(guess), "dsrs"),
         }
 
@@ -315,23 +318,6 @@ class DSRSClassifier(Certifier):
             pair = self._double_sampling()
             self._radii[key] = pair.radius(*key), pair.neyman_pearson_radius(lower)
         return self._radii[key]
-
-    def _check_votes(self, results):
-        """Warns of copies that voted for no class."""
-        drawn = (results["num_samples"] - self.n0)[results["num_samples"] > 0].sum()
-        given = results["votes"].sum()
-        if self.second_sigma is not None:
-            given += results["second_votes"].sum()
-        if given < drawn:
-            warnings.warn(
-                f"The base model gave outputs that are not finite on "
-                f"{1 - given / drawn:.2%} of the noisy copies, which then vote for no "
-                "class. Noise leaves the input range: if preprocessing inside the base "
-                "model refuses such values, let it clip them.",
-                stacklevel=3,
-            )
-
-    _summary = SmoothedClassifier._summary
 
     def export(self, filepath, invalid="error"):
         """Refuses: radii come from the host.
@@ -369,9 +355,3 @@ def _noise_of(model, sigma, k):
             )
     sigma, k = noise.sigma if sigma is None else sigma, noise.k if k is None else k
     return check_positive("sigma", sigma), GeneralizedGaussian(sigma, k).k
-
-
-def _rounded_down(values):
-    """float64 `values` as float32 that are no larger."""
-    found = values.astype("float32")
-    return np.where(found > values, np.nextafter(found, np.float32(-np.inf)), found)

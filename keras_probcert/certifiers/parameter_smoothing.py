@@ -142,8 +142,10 @@ class ParameterSmoothedClassifier(SmoothedClassifier):
         Raises:
             ValueError: as there, and if `x` is not in the transformation's `domain`.
         """
-        results = super().predict(x, batch_size, verbose, steps, callbacks, seed)
-        return self._with_guarantee(results)
+        return super().predict(x, batch_size, verbose, steps, callbacks, seed)
+
+    def _finish(self, results, verbose):
+        return self._with_guarantee(super()._finish(results, verbose))
 
     def predict_adaptively(self, x, *args, **kwargs):
         """See `SmoothedClassifier.predict_adaptively`; with `guarantee`."""
@@ -171,7 +173,6 @@ class ParameterSmoothedClassifier(SmoothedClassifier):
 
     def _summary(self, results, y, right):
         values = super()._summary(results, y, right)
-        values["abstention_rate"] = results["label"] < 0
         if self.transformation.composes:
             return values
         # Nothing that is called certified.

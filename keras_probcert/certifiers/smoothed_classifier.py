@@ -1,7 +1,6 @@
 """Randomized smoothing: a label and a radius inside which no change can flip it."""
 
 import math
-import warnings
 
 import keras
 import numpy as np
@@ -11,13 +10,14 @@ from keras_probcert import backend, models
 from keras_probcert.certifiers import voting
 from keras_probcert.certifiers.certified_predictor import CertifiedPredictor
 from keras_probcert.certifiers.certifier import Certifier, is_array
+from keras_probcert.certifiers.radius_certifier import RadiusCertifier
+from keras_probcert.certifiers.rounding import rounded_down, rounded_up
 from keras_probcert.certifiers.smoothing_noise import (
     SmoothingNoise,
     get_noise,
     norm_order,
 )
-from keras_probcert.seeds import resolve_seed, row_seeds
-from keras_probcert.sequential.clopper_pearson import lower_bound_of
+from keras_probcert.sequential.clopper_pearson import least_samples, lower_bound_of
 from keras_probcert.validation import (
     check_choice,
     check_fraction,
@@ -70,19 +70,6 @@ class Smoothing(Certifier):
         self.alpha = alpha
         self._noise = noise
 
-    def _check_votes(self, votes, num_samples):
-        """Warns of copies that voted for no class."""
-        share = 1 - votes.sum() / max(1, num_samples.sum())
-        if share > 0:
-            warnings.warn(
-                f"The base model's outputs are not finite on {share:.2%} of the noisy "
-                "copies, which then vote for no class. Noise leaves the input range: "
-                "if preprocessing inside the base model refuses such values, let it "
-                "clip them (the certificate is then of the clipping model; noise that "
-                "is truncated before the model has no certificate).",
-                stacklevel=3,
-            )
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -92,7 +79,7 @@ class Smoothing(Certifier):
 
 
 @keras.saving.register_keras_serializable(package="keras_probcert")
-class SmoothedClassifier(Smoothing):
+class SmoothedClassifier(RadiusCertifier, Smoothing):
     r"""Certifies the most likely class under noise, with a radius.
 
     The smoothed classifier g answers with the class that the base model is most likely
@@ -266,29 +253,20 @@ class SmoothedClassifier(Smoothing):
         k, quantile = np.arange(self.n + 1), self._noise.quantile
         of_votes = lower_bound_of(k, self.n, self._level)
         rest = 1 - of_votes
-        gap = _take(quantile(of_votes) - quantile(rest), votes, -math.inf)
-        lower, upper = _take(of_votes, votes, -math.inf), _take(rest, votes, math.inf)
+        gap = _take(quantile(of_votes) - quantile(rest), votes, rounded_down)
+        lower, upper = (
+            _take(of_votes, votes, rounded_down),
+            _take(rest, votes, rounded_up),
+        )
         if self.bound == "one-sided":
             return lower, upper, gap
         of_rivals = 1 - of_votes[::-1]
-        a = _take(quantile(of_votes), votes, -math.inf)
-        b = _take(quantile(of_rivals), rivals, math.inf)
+        a = _take(quantile(of_votes), votes, rounded_down)
+        b = _take(quantile(of_rivals), rivals, rounded_up)
         # Less what float32 may have rounded up.
         between = a - b - 2.0**-22 * (ops.abs(a) + ops.abs(b))
-        upper = ops.minimum(upper, _take(of_rivals, rivals, math.inf))
+        upper = ops.minimum(upper, _take(of_rivals, rivals, rounded_up))
         return lower, upper, ops.maximum(gap, between)
-
-    def output_spec(self, row):
-        return {
-            "label": keras.KerasTensor(row, "int32"),
-            "radius": keras.KerasTensor(row, "float32"),
-            "certified": keras.KerasTensor(row, "bool"),
-            "guess": keras.KerasTensor(row, "int32"),
-            "num_samples": keras.KerasTensor(row, "int32"),
-            "votes": keras.KerasTensor((*row, self.num_classes), "int32"),
-            "lower_bound": keras.KerasTensor(row, "float32"),
-            "upper_bound": keras.KerasTensor(row, "float32"),
-        }
 
     def predict(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None, seed=None
@@ -319,67 +297,13 @@ class SmoothedClassifier(Smoothing):
             ValueError: if `x` is empty, not finite, no floating-point array or of
                 another shape than the model's inputs; or if `seed` does not fit.
         """
-        results = super().predict(x, batch_size, verbose, steps, callbacks, seed)
-        self._check_votes(results["votes"], (results["num_samples"] > 0) * self.n)
+        return super().predict(x, batch_size, verbose, steps, callbacks, seed)
+
+    def _finish(self, results, verbose):
+        answered = np.count_nonzero(results["num_samples"])
+        self._warn_of_lost_votes(results["votes"].sum(), answered * self.n)
         results["procedure"] = np.full(len(results["label"]), "clopper-pearson")
         return results
-
-    def evaluate(
-        self,
-        x,
-        y=None,
-        batch_size=None,
-        verbose="auto",
-        sample_weight=None,
-        steps=None,
-        callbacks=None,
-        return_dict=False,
-        seed=None,
-    ):
-        """The field's metrics on labelled inputs.
-
-        Args:
-            x: as in `predict`; a dataset must give `(x, y)` or `(x, y, weight)`.
-            y: class indices `(rows,)`, or one-hot `(rows, classes)`.
-            batch_size, verbose, steps, callbacks, seed: as in `predict`.
-            sample_weight: nonnegative weights `(rows,)` of the rows.
-            return_dict: whether to return a dict; else a list in the order below.
-
-        Returns:
-            A dict of floats (`return_dict`), or a list of them:
-
-            - `standard_accuracy`: the base model is right on the clean input;
-            - `certified_accuracy`: the label is right, with any radius;
-            - `average_certified_radius`: the mean over all rows of the radius where
-              the label is right, 0 elsewhere;
-            - `abstention_rate`;
-            - `mean_num_samples`: copies a row.
-
-        Raises:
-            ValueError: as in `predict`, and if `y` is missing or holds anything but
-                classes.
-        """
-        return super().evaluate(
-            x,
-            y,
-            batch_size,
-            verbose,
-            sample_weight,
-            steps,
-            callbacks,
-            return_dict,
-            seed,
-        )
-
-    def _summary(self, results, y, right):
-        certified = results["label"] == y
-        return {
-            "standard_accuracy": right,
-            "certified_accuracy": certified,
-            "average_certified_radius": results["radius"] * certified,
-            "abstention_rate": ~results["certified"],
-            "mean_num_samples": results["num_samples"],
-        }
 
     def at_radius(self, radius, alpha=None, max_samples=None, test=None):
         r"""Asks only whether the radius is more than `radius`, with fewer samples.
@@ -485,9 +409,7 @@ class SmoothedClassifier(Smoothing):
                 f"Received: x of type {type(x).__name__}"
             )
         x = self._check(x)
-        if isinstance(seed, (int, np.integer)) or seed is None:
-            seed = row_seeds(seed, len(x))
-        seeds = np.asarray(resolve_seed(seed, len(x)), np.int32)
+        seeds = self._row_seeds(seed, len(x))
         level = self.alpha / looks
         _check_enough("n", self.n, level, f"alpha={self.alpha} in {looks} looks")
         ends = [max(1, self.n >> (looks - 1 - k)) for k in range(looks)]
@@ -501,7 +423,8 @@ class SmoothedClassifier(Smoothing):
             if bar is not None:
                 bar.update(min(start + batch_size, len(x)))
         results = {k: np.concatenate([r[k] for r in results]) for k in results[0]}
-        self._check_votes(results["votes"], results["num_samples"] - self.n0)
+        drawn = results["num_samples"].sum() - self.n0 * len(x)
+        self._warn_of_lost_votes(results["votes"].sum(), drawn, stacklevel=3)
         results["procedure"] = np.full(len(x), "adaptive")
         return results
 
@@ -535,13 +458,13 @@ class SmoothedClassifier(Smoothing):
         certified = radius > 0
         return {
             "label": np.where(certified, guess, -1).astype("int32"),
-            "radius": _rounded(radius, -math.inf),
+            "radius": rounded_down(radius),
             "certified": certified,
             "guess": guess.astype("int32"),
             "num_samples": num_samples,
             "votes": votes,
-            "lower_bound": _rounded(lower, -math.inf),
-            "upper_bound": _rounded(1 - lower, math.inf),
+            "lower_bound": rounded_down(lower),
+            "upper_bound": rounded_up(1 - lower),
         }
 
     def _count(self, x, seeds, first, num_samples):
@@ -582,22 +505,15 @@ class SmoothedClassifier(Smoothing):
         }
 
 
-def _rounded(values, towards):
-    """float64 `values` as float32 that are no nearer to the other side."""
-    found = values.astype("float32")
-    wrong = found > values if towards < 0 else found < values
-    return np.where(wrong, np.nextafter(found, np.float32(towards)), found)
-
-
-def _take(table, place, towards):
-    """Entries of a float64 table, rounded to float32 on the safe side."""
-    return ops.take(ops.convert_to_tensor(_rounded(table, towards)), place, axis=0)
+def _take(table, place, rounded):
+    """Entries of a float64 table, as float32 by `rounded`."""
+    return ops.take(ops.convert_to_tensor(rounded(table)), place, axis=0)
 
 
 def _check_enough(name, num_samples, level, where):
     """Checks that so many unanimous votes show a probability above ½."""
-    if not level ** (1 / num_samples) > 0.5:
-        needed = math.floor(math.log(level) / math.log(0.5)) + 1
+    needed = least_samples(level)
+    if num_samples < needed:
         raise ValueError(
             f"`{name}` must be large enough for unanimous votes to certify: at least "
             f"{needed} for {where}. Received: {name}={num_samples}"

@@ -159,8 +159,11 @@ class SmoothedPredictor(Smoothing):
             ValueError: if `x` is empty, not finite, no floating-point array or of
                 another shape than the model's inputs; or if `seed` does not fit.
         """
-        results = super().predict(x, batch_size, verbose, steps, callbacks, seed)
-        self._check_votes(results["votes"], results["num_samples"])
+        return super().predict(x, batch_size, verbose, steps, callbacks, seed)
+
+    def _finish(self, results, verbose):
+        drawn = results["num_samples"].sum()
+        self._warn_of_lost_votes(results["votes"].sum(), drawn)
         top = np.sort(results["votes"], axis=1)[:, ::-1]
         trials = top[:, 0] + top[:, 1] if self.rule == "runner_up" else self.n
         results["p_value"] = self._p_value(top[:, 0], trials)

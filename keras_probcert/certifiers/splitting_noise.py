@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_probcert import models
 from keras_probcert.certifiers import voting
-from keras_probcert.certifiers.certifier import Certifier
+from keras_probcert.certifiers.radius_certifier import RadiusCertifier
 from keras_probcert.perturbations import Perturbation
 from keras_probcert.validation import check_integer, check_number
 
@@ -105,7 +105,7 @@ class SplittingNoise(Perturbation):
 
 
 @keras.saving.register_keras_serializable(package="keras_probcert")
-class SplittingSmoothedClassifier(Certifier):
+class SplittingSmoothedClassifier(RadiusCertifier):
     r"""Certifies in L1 without sampling, for quantized inputs.
 
     The smoothed classifier g answers with the class that the base model gives most
@@ -238,18 +238,6 @@ class SplittingSmoothedClassifier(Certifier):
             "upper_bound": share(others),
         }
 
-    def output_spec(self, row):
-        return {
-            "label": keras.KerasTensor(row, "int32"),
-            "radius": keras.KerasTensor(row, "float32"),
-            "certified": keras.KerasTensor(row, "bool"),
-            "guess": keras.KerasTensor(row, "int32"),
-            "num_samples": keras.KerasTensor(row, "int32"),
-            "votes": keras.KerasTensor((*row, self.num_classes), "int32"),
-            "lower_bound": keras.KerasTensor(row, "float32"),
-            "upper_bound": keras.KerasTensor(row, "float32"),
-        }
-
     def predict(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None, seed=None
     ):
@@ -273,7 +261,9 @@ class SplittingSmoothedClassifier(Certifier):
             ValueError: if `x` is empty, holds other values than the levels, is no
                 floating-point array, or of another shape than the model's inputs.
         """
-        results = super().predict(x, batch_size, verbose, steps, callbacks, seed)
+        return super().predict(x, batch_size, verbose, steps, callbacks, seed)
+
+    def _finish(self, results, verbose):
         results["procedure"] = np.full(len(results["label"]), "exact")
         return results
 
@@ -293,16 +283,6 @@ class SplittingSmoothedClassifier(Certifier):
                 f"{int((~self._is_quantized(x)).sum())} rows with other values"
             )
         return x
-
-    def _summary(self, results, y, right):
-        certified = results["label"] == y
-        return {
-            "standard_accuracy": right,
-            "certified_accuracy": certified,
-            "average_certified_radius": results["radius"] * certified,
-            "abstention_rate": results["label"] < 0,
-            "mean_num_samples": results["num_samples"],
-        }
 
     def get_config(self):
         return {**super().get_config(), **self.perturbation.get_config()}

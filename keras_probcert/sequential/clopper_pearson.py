@@ -1,5 +1,7 @@
 """The Clopper-Pearson test for a number of samples fixed beforehand."""
 
+import math
+
 import keras
 import numpy as np
 from scipy import stats
@@ -24,6 +26,11 @@ def lower_bound_of(successes, num_samples, alpha):
     some = np.maximum(successes, np.finfo(np.float64).tiny)
     bound = stats.beta.ppf(alpha, some, num_samples - successes + 1)
     return np.where(successes > 0, bound, 0.0)
+
+
+def least_samples(alpha):
+    """How many unanimous samples put `lower_bound_of` at `alpha` above ½."""
+    return math.floor(math.log(alpha) / math.log(0.5)) + 1
 
 
 @keras.saving.register_keras_serializable(package="keras_probcert")
