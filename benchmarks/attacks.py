@@ -12,6 +12,7 @@ copy of AutoAttack's repository, whose attack is the reference where it is given
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -85,8 +86,12 @@ def torch_side(folder, settings):
         )
         return attack.run_standard_evaluation(x, y, bs=batch)
 
+    @functools.cache
+    def twin(layout):
+        return Twin(folder / "network.npz", torch.float32).to(memory_format=layout)
+
     def run(attack, layout, rows):
-        model = Twin(folder / "network.npz", torch.float32).to(memory_format=layout)
+        model = twin(layout)
         x = images_first(images[:rows], torch.float32).contiguous(memory_format=layout)
         found = attack(model, x, y[:rows])
         with torch.no_grad():

@@ -14,6 +14,7 @@ same error and at least its power.
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import pathlib
@@ -49,8 +50,12 @@ def torch_side(folder, settings):
             count -= size
         return found
 
+    @functools.cache
+    def twin(layout):
+        return Twin(folder / "network.npz", torch.float32).to(memory_format=layout)
+
     def run(rows, n, batch, layout):
-        model = Twin(folder / "network.npz", torch.float32).to(memory_format=layout)
+        model = twin(layout)
         x = images_first(images[:rows], torch.float32)
         total = 0
         for i in range(rows):

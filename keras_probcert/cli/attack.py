@@ -30,13 +30,7 @@ def add_arguments(parser):
         "--clip", type=float, nargs=2, default=(0.0, 1.0), metavar=("LOW", "HIGH")
     )
     parser.add_argument("--seed", type=int, default=0, help="0 by default")
-    parser.add_argument(
-        "--at-least",
-        type=float,
-        default=0.0,
-        metavar="RATE",
-        help="exit with 1 if the defence success rate of an attack is smaller",
-    )
+    output.add_demand(parser, "the defence success rate of an attack")
     output.add_arguments(parser)
 
 

@@ -16,13 +16,7 @@ def add_arguments(parser):
     data.add_arguments(parser)
     predictor.add_arguments(parser)
     parser.add_argument("--seed", type=int, help="makes the run repeatable")
-    parser.add_argument(
-        "--at-least",
-        type=float,
-        default=0.0,
-        metavar="RATE",
-        help="exit with 1 if a smaller share of the rows is certified",
-    )
+    output.add_demand(parser, "the share of certified rows")
     output.add_arguments(parser)
 
 

@@ -13,13 +13,7 @@ def add_arguments(parser):
     data.add_arguments(parser)
     predictor.add_arguments(parser)
     parser.add_argument("--seed", type=int, help="makes the run repeatable")
-    parser.add_argument(
-        "--at-least",
-        type=float,
-        default=0.0,
-        metavar="RATE",
-        help="exit with 1 if the certified robust accuracy is smaller",
-    )
+    output.add_demand(parser, "the certified robust accuracy")
     output.add_arguments(parser)
 
 

@@ -11,6 +11,16 @@ def add_arguments(parser):
     formats.add_argument("--csv", action="store_true", help="CSV on standard output")
 
 
+def add_demand(parser, what):
+    parser.add_argument(
+        "--at-least",
+        type=float,
+        default=0.0,
+        metavar="RATE",
+        help=f"exit with 1 if {what} is smaller",
+    )
+
+
 def show(args, rows, title, most=None):
     """Prints a list of dicts with the same keys.
 

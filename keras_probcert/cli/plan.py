@@ -37,10 +37,7 @@ def run(args):
     test = ExactTest(**{"kappa": 0.01, "alpha": 0.01, **given})
     agreements = args.agreement
     if agreements is None:
-        shares = (0, 0.01, 0.1, 0.3, 0.5, 0.7, 1, 1.3, 2, 5, 10)
-        agreements = sorted(
-            {1 - min(s * test.kappa, 1.0) for s in shares}, reverse=True
-        )
+        agreements = test.default_agreements().tolist()
     found = [test.operating_characteristics(p) for p in agreements]
     rows = [
         {"agreement": p, **{name: float(value) for name, value in row.items()}}

@@ -227,9 +227,13 @@ class SequentialTest:
             print_fn: what prints the text, `print` by default.
         """
         if agreements is None:
-            odds = np.array([0, 0.01, 0.1, 0.3, 0.5, 0.7, 1, 1.3, 2, 5, 10])
-            agreements = np.unique(1 - np.minimum(odds * self.kappa, 1))[::-1]
+            agreements = self.default_agreements()
         (print_fn or print)(summary(self, agreements))
+
+    def default_agreements(self):
+        """Agreements from 1 down, a spread around 1 − kappa: float64 array."""
+        odds = np.array([0, 0.01, 0.1, 0.3, 0.5, 0.7, 1, 1.3, 2, 5, 10])
+        return np.unique(1 - np.minimum(odds * self.kappa, 1))[::-1]
 
     def plot(self, agreements=None):
         """Draws boundaries, expected samples and decisions.
