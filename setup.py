@@ -11,7 +11,8 @@ version = re.search(
 ).group(1)
 
 plots = ["matplotlib>=3.8"]
-examples = [*plots, "rich>=13", "scikit-learn>=1.4"]
+report = [*plots, "jinja2>=3.1"]
+examples = [*report, "rich>=13", "scikit-learn>=1.4"]
 docs = [
     "mkdocs>=1.6,<2",
     "mkdocs-material>=9.5,<10",
@@ -40,6 +41,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["keras_probcert", "keras_probcert.*"]),
+    package_data={"keras_probcert.report": ["templates/*"]},
     install_requires=[
         "tensorflow>=2.20",
         "keras>=3.12",
@@ -54,5 +56,11 @@ setup(
     entry_points={
         "console_scripts": ["keras-probcert = keras_probcert.cli:main"],
     },
-    extras_require={"plots": plots, "examples": examples, "docs": docs, "dev": dev},
+    extras_require={
+        "plots": plots,
+        "report": report,
+        "examples": examples,
+        "docs": docs,
+        "dev": dev,
+    },
 )

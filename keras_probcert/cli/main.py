@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from keras_probcert.cli import attack, certify, evaluate, export, plan
+from keras_probcert.cli import attack, certify, evaluate, export, plan, report
 
 COMMANDS = {
     "certify": certify,
@@ -11,6 +11,7 @@ COMMANDS = {
     "attack": attack,
     "plan": plan,
     "export": export,
+    "report": report,
 }
 
 EXIT_CODES = """\

@@ -1,0 +1,103 @@
+"""What a report says, before it becomes HTML or Markdown."""
+
+from dataclasses import dataclass
+
+from keras_probcert.report import figures, numbers
+from keras_probcert.report.comparison import compare
+from keras_probcert.report.results import Result
+from keras_probcert.report.tables import Table, curve_table, table
+
+READING = (
+    "In brackets the 95 % confidence interval. After “paper” the published value and, "
+    "in parentheses, ours minus the paper's. A star marks the best of a column. "
+    "“Not run” stands where nothing was measured."
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes."""
+
+    name: str
+    title: str
+    svg: str
+    alt: str
+    table: Table
+    has_paper: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """One result: its tables, what they amount to, its figures."""
+
+    result: Result
+    table: Table | None
+    comparisons: tuple[tuple[str, list[str]], ...]
+    panels: tuple[Panel, ...]
+    settings: tuple[tuple[str, str], ...]
+    seconds: str | None
+
+
+def sections(results):
+    """A `Section` for each `Result`."""
+    return [_section(result) for result in results]
+
+
+def facts(run, results):
+    """Pairs of what is known of a run, as text."""
+    times = [result.seconds for result in results if result.seconds is not None]
+    without = len(results) - len(times)
+    time = numbers.duration(sum(times)) if times else "not recorded"
+    if times and without:
+        time += f" ({without} of {len(results)} parts not recorded)"
+    return [
+        ("Preset", run.preset),
+        ("Seed", "none" if run.seed is None else str(run.seed)),
+        ("Started", run.started.strftime("%Y-%m-%d %H:%M %Z").strip()),
+        ("Time", time),
+        ("Command", run.command),
+        ("Hardware", _pairs(run.hardware)),
+        ("Versions", _pairs(run.versions)),
+    ]
+
+
+def _section(result):
+    shown = table(result.measurements) if result.measurements else None
+    comparisons = [(c.name, compare(c)) for c in (shown.columns if shown else ())]
+    panels = {}
+    for point in result.points:
+        panels.setdefault(point.panel, []).append(point)
+    return Section(
+        result=result,
+        table=shown,
+        comparisons=tuple((name, said) for name, said in comparisons if said),
+        panels=tuple(
+            Panel(
+                name=f"{result.name}-{i}",
+                title=title,
+                svg=figures.draw(points),
+                alt=figures.describe(points),
+                table=curve_table(points),
+                has_paper=any(point.paper is not None for point in points),
+            )
+            for i, (title, points) in enumerate(panels.items(), 1)
+        ),
+        settings=tuple((name, _text(v)) for name, v in result.settings.items()),
+        seconds=None if result.seconds is None else numbers.duration(result.seconds),
+    )
+
+
+def _pairs(mapping):
+    if not mapping:
+        return "not recorded"
+    return ", ".join(f"{k.replace('_', ' ')} {_text(v)}" for k, v in mapping.items())
+
+
+def _text(value):
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int | float):
+        return numbers.plain(value)
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return str(value)

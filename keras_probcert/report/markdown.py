@@ -1,0 +1,111 @@
+"""A report as Markdown, with tables as GitHub shows them."""
+
+import re
+import urllib.parse
+
+from keras_probcert.report.content import READING
+
+_SPECIAL = re.compile(r"[\\`*\[\]<>|$~]|(?<![^\W_])_|_(?![^\W_])")
+_BLOCK_START = re.compile(r"^(#|[-+]|\d+[.)])")
+
+
+def render(facts, sections, figure, picture):
+    """The document.
+
+    Args:
+        facts: pairs of text, what `content.facts` returns.
+        sections: what `content.sections` returns.
+        figure: from a `Panel` to the path of its file, from the document.
+        picture: from a `Picture` to the path of its file, from the document.
+    """
+    blocks = ["# Results", _list(f"{name}: {escape(text)}" for name, text in facts)]
+    if sections:
+        blocks += ["## Contents"]
+        blocks += [_list(_link(s.result.title, f"#{s.result.name}") for s in sections)]
+        blocks += [escape(READING)]
+    else:
+        blocks += ["Nothing was run yet."]
+    for section in sections:
+        blocks += _section(section, figure, picture)
+    return "\n\n".join(blocks) + "\n"
+
+
+def escape(text):
+    """Text that Markdown shows as it is."""
+    text = " ".join(str(text).split()).replace("&", "&amp;")
+    text = _SPECIAL.sub(lambda match: "\\" + match[0], text)
+    return _BLOCK_START.sub(lambda m: m[1][:-1] + "\\" + m[1][-1], text)
+
+
+def _section(section, figure, picture):
+    result = section.result
+    anchor = f'<a id="{result.name}"></a>'
+    yield f"{anchor}\n\n## {escape(result.title)}"
+    yield escape(result.caption)
+    if section.table:
+        yield _table(section.table)
+    elif not section.panels and not result.pictures:
+        yield "Not run."
+    if section.comparisons:
+        yield "### Beside the paper"
+        yield _list(
+            f"**{escape(name)}.** {escape(' '.join(sentences))}"
+            for name, sentences in section.comparisons
+        )
+    for panel in section.panels:
+        yield f"### {escape(panel.title)}"
+        yield _image(panel.alt, figure(panel))
+        paper = " Hollow marks: the paper's values." if panel.has_paper else ""
+        yield f"Bands: 95 % confidence intervals, where there are any.{paper}"
+        yield _details("Values", _table(panel.table))
+    for shown in result.pictures:
+        yield _image(shown.caption, picture(shown))
+        yield f"*{escape(shown.caption)}*"
+    if result.notes:
+        yield _list(escape(note) for note in result.notes)
+    if section.settings:
+        settings = _list(f"{escape(k)}: {escape(v)}" for k, v in section.settings)
+        yield _details("Settings", settings)
+    if section.seconds:
+        yield f"Took {section.seconds}."
+
+
+def _table(table):
+    head = [escape(table.corner) or " "]
+    for column in table.columns:
+        detail = f" ({column.detail})" if column.detail else ""
+        head.append(escape(column.name + detail))
+    lines = [head, ["---", *("---:" for _ in table.columns)]]
+    for row, cells in table.rows:
+        lines.append([escape(row), *map(_cell, cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(cell):
+    if cell is None:
+        return "not run"
+    text = cell.value or "not run"
+    text = f"**{text}** ★" if cell.best else text
+    if cell.interval:
+        text += f" {escape(cell.interval)}"
+    if cell.paper:
+        text += f"<br>paper {cell.paper}"
+    if cell.difference:
+        text += f" ({cell.difference})"
+    return text
+
+
+def _list(items):
+    return "\n".join(f"- {item}" for item in items)
+
+
+def _link(text, target):
+    return f"[{escape(text)}]({target})"
+
+
+def _image(text, path):
+    return "!" + _link(text, urllib.parse.quote(path))
+
+
+def _details(summary, content):
+    return f"<details><summary>{summary}</summary>\n\n{content}\n\n</details>"
