@@ -1,0 +1,76 @@
+"""Figure 3: convergence of the mean, of the standard deviation, and of the metrics."""
+
+import numpy as np
+from measures import certify, rate, robust
+from settings import epsilon_of
+
+
+def config_of(run):
+    dataset = run.datasets[0]
+    return run.plan(
+        "variance_minimizing",
+        dataset,
+        ("linf", epsilon_of(dataset)),
+        points=run.preset.points,
+    )
+
+
+def certified_at(run, point):
+    """Certificates of validation images by the model at a point of training."""
+    config = config_of(run)
+    few = run.size(config["dataset"]).few
+    return certify(
+        run,
+        {**config, "at": point},
+        ("linf", epsilon_of(config["dataset"])),
+        count=2 * few,
+        split="validation",
+    )
+
+
+def jobs(run):
+    points = range(1, run.preset.points + 1)
+    return [("training", lambda: run.model(config_of(run)))] + [
+        (f"point {point}", lambda p=point: certified_at(run, p)) for point in points
+    ]
+
+
+def table(run):
+    config = config_of(run)
+    history = run.model(config)[1]["history"]
+    steps = config["steps"]
+    rows = []
+
+    def add(panel, series, x, y, unit, low=None, high=None):
+        rows.append(
+            {"panel": panel, "series": series, "x": x, "x_label": "steps", "y": y}
+            | {"low": low, "high": high, "y_label": panel, "unit": unit, "paper": None}
+        )
+
+    for i, logs in enumerate(history):
+        add("loss", "mean", steps * (i + 1), logs["loss_mean"], "ratio")
+        add("loss", "standard deviation", steps * (i + 1), logs["loss_std"], "ratio")
+        cell = certified_at(run, i + 1)
+        for name, right in {
+            "standard accuracy": np.asarray(cell["standard"]),
+            "certified robustness rate": np.asarray(cell["certified"]),
+            "certified robust accuracy": robust(cell),
+        }.items():
+            found = rate(right)
+            add(
+                "metrics",
+                name,
+                steps * (i + 1),
+                found["value"],
+                "percent",
+                found["low"],
+                found["high"],
+            )
+    return {
+        "kind": "curve",
+        "title": "Figure 3: convergence",
+        "caption": f"Variance-minimizing training on {config['dataset']}: means of the "
+        f"two terms of Objective (5) since the point before, and certificates of "
+        f"{2 * run.size(config['dataset']).few} validation images at each.",
+        "rows": rows,
+    }

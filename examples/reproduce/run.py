@@ -1,0 +1,144 @@
+"""A run: its folder, its cached cells and models, its progress."""
+
+import csv
+import datetime
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import sys
+
+import keras
+import numpy as np
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from training import digest, plan, train, write_json
+
+from keras_probcert.version import __version__
+
+
+class Run:
+    """What the tables share.
+
+    Args:
+        preset: a `Preset`.
+        name: of the preset.
+        folder: where all is written, a path.
+        datasets: names, of those of the preset.
+        seed: an int.
+    """
+
+    def __init__(self, preset, name, folder, datasets, seed):
+        self.preset, self.name, self.seed = preset, name, seed
+        self.folder = pathlib.Path(folder)
+        self.datasets = datasets
+        self.one = preset.one if preset.one in datasets else datasets[0]
+        (self.folder / "cells").mkdir(parents=True, exist_ok=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+
+    def size(self, dataset):
+        return self.preset.sizes[dataset]
+
+    def plan(self, method, dataset, vicinity, size=None, **kwargs):
+        size = size or self.size(dataset)
+        return plan(method, dataset, size, vicinity, self.seed, **kwargs)
+
+    @functools.lru_cache(maxsize=1)
+    def _model(self, key, config):
+        with_progress = self.progress.add_task(f"  training {key}", total=None)
+
+        def report(epoch, epochs):
+            self.progress.update(with_progress, completed=epoch, total=epochs)
+
+        try:
+            return train(json.loads(config), self.folder / "models", report)
+        finally:
+            self.progress.remove_task(with_progress)
+
+    def model(self, config):
+        """The trained base model and its record; with "at", as it was at a point."""
+        config = dict(config)
+        point = config.pop("at", None)
+        if point is not None:
+            self.model(config)
+            file = self.folder / "models" / f"{digest(config)}-{point}.keras"
+            return keras.saving.load_model(file), None
+        text = json.dumps(config, sort_keys=True)
+        label = f"{config['method']} on {config['dataset']}"
+        return self._model(label, text)
+
+    def cell(self, what, compute):
+        """What `compute()` returned under the configuration `what`, the first time."""
+        file = self.folder / "cells" / f"{digest(what)}.json"
+        if not file.exists():
+            write_json(file, {"what": what, "found": compute()})
+        return json.loads(file.read_text())["found"]
+
+    def write(self, name, table):
+        """Writes a table as JSON and CSV."""
+        write_json(self.folder / f"{name}.json", {"name": name, **table})
+        rows = table["rows"] or [{}]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        with open(self.folder / f"{name}.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def describe(self):
+        """Writes what the run is: preset, seed, versions, hardware."""
+        backend = keras.backend.backend()
+        file = self.folder / "run.json"
+        before = json.loads(file.read_text()) if file.exists() else {}
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        write_json(
+            file,
+            {
+                "preset": self.name,
+                "seed": self.seed,
+                "started": before.get("started", now),
+                "command": "python examples/reproduce " + " ".join(sys.argv[1:]),
+                "versions": {
+                    "keras_probcert": __version__,
+                    "keras": keras.__version__,
+                    backend: importlib.metadata.version(backend),
+                    "numpy": np.__version__,
+                    "python": platform.python_version(),
+                },
+                "hardware": {
+                    "processor": _processor(),
+                    "cores": os.cpu_count(),
+                    "memory_gib": round(memory / 2**30),
+                    "accelerator": _accelerator(),
+                },
+            },
+        )
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line for line in file if line.startswith("model name")]
+        return names[0].split(":")[1].strip()
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def _accelerator():
+    devices = keras.distribution.list_devices()
+    others = sorted({d.split(":")[0] for d in devices if not d.startswith("cpu")})
+    return ", ".join(others) or "none"
