@@ -47,7 +47,8 @@ def _order(both):
     if len(set(ours)) == 1 or len(set(papers)) == 1:
         whose = "our" if len(set(ours)) == 1 else "the paper's"
         return f"No order to compare: {whose} {len(both)} values are equal."
-    tau = f"Kendall's τ = {kendalltau(ours, papers).statistic:.2f}"
+    statistic = kendalltau(ours, papers).statistic
+    tau = f"Kendall's τ = {statistic:.2f}".replace("-", "−")
     if alike == len(pairs):
         return f"Our order of the {len(both)} rows is the paper's ({tau})."
     counts = f"{alike} of {len(pairs)} pairs of rows stand in the paper's order"
@@ -69,7 +70,9 @@ def _firsts(column, both):
     if ours == papers:
         sentences = [f"First in both: {_names(ours)}."]
     else:
-        sentences = [f"First here: {_names(ours)}; first there: {_names(papers)}."]
+        sentences = [
+            f"First here: {_names(ours)}; first in the paper: {_names(papers)}."
+        ]
     first = both[ours[0]]
     others = {row: m for row, m in both.items() if row not in ours}
     unknown = [row for row, m in others.items() if not _known(m) or not _known(first)]
@@ -81,10 +84,7 @@ def _firsts(column, both):
     elif others and not unknown:
         sentences.append("No other interval overlaps with our first's.")
     if unknown:
-        sentences.append(
-            f"Not known to differ from our first, for want of intervals: "
-            f"{_names(unknown)}."
-        )
+        sentences.append(f"Without an interval to compare: {_names(unknown)}.")
     return sentences
 
 

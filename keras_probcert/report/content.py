@@ -23,7 +23,7 @@ class Panel:
     svg: str
     alt: str
     table: Table
-    has_paper: bool
+    legend: str
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def facts(run, results):
         ("Started", run.started.strftime("%Y-%m-%d %H:%M %Z").strip()),
         ("Time", time),
         ("Command", run.command),
-        ("Hardware", _pairs(run.hardware)),
-        ("Versions", _pairs(run.versions)),
+        ("Hardware", _pairs(run.hardware, ": ").replace("memory_gib", "memory in GiB")),
+        ("Versions", _pairs(run.versions, " ")),
     ]
 
 
@@ -78,7 +78,7 @@ def _section(result):
                 svg=figures.draw(points),
                 alt=figures.describe(points),
                 table=curve_table(points),
-                has_paper=any(point.paper is not None for point in points),
+                legend=_legend(points),
             )
             for i, (title, points) in enumerate(panels.items(), 1)
         ),
@@ -87,10 +87,20 @@ def _section(result):
     )
 
 
-def _pairs(mapping):
+def _legend(points):
+    """What the marks of a figure are, beside the lines that its own legend names."""
+    sentences = []
+    if any(point.low is not None and point.high is not None for point in points):
+        sentences.append("Bands: 95 % confidence intervals.")
+    if any(point.paper is not None for point in points):
+        sentences.append("Hollow marks: the paper's values.")
+    return " ".join(sentences)
+
+
+def _pairs(mapping, between):
     if not mapping:
         return "not recorded"
-    return ", ".join(f"{k.replace('_', ' ')} {_text(v)}" for k, v in mapping.items())
+    return ", ".join(f"{name}{between}{_text(v)}" for name, v in mapping.items())
 
 
 def _text(value):

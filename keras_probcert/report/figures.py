@@ -51,13 +51,13 @@ def draw(points):
         "svg.hashsalt": "keras_probcert",
         "text.parse_math": False,
         "font.family": ["sans-serif"],
-        "font.size": 9,
+        "font.size": 10,
     }
     for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"):
         style[name] = INK
     with matplotlib.rc_context(style):
         columns = 1 if max(map(len, series)) > 24 else 2
-        legend = 0.2 * math.ceil(len(series) / columns)
+        legend = 0.22 * math.ceil(len(series) / columns)
         figure = Figure(figsize=(4.6, 2.9 + legend), layout="constrained")
         figure.set_facecolor(PAGE)
         axes = figure.subplots()
@@ -68,19 +68,21 @@ def draw(points):
         axes.set(xlabel=first.x_label, ylabel=first.y_label + sign)
         if _decades([point.x for point in points]):
             axes.set_xscale("log")
+            # The default labels are formulas, which only matplotlib can set.
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
         axes.grid(color=GRID, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GRID)
-        axes.tick_params(color=GRID)
-        if len(series) > 1:
-            figure.legend(
-                lines,
-                list(series),
-                loc="outside lower center",
-                ncols=columns,
-                frameon=False,
-                handlelength=3,
-            )
+        axes.tick_params(which="both", color=GRID)
+        figure.legend(
+            lines,
+            list(series),
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            handlelength=3,
+        )
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)

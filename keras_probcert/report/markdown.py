@@ -1,11 +1,13 @@
 """A report as Markdown, with tables as GitHub shows them."""
 
+import html
 import re
 import urllib.parse
 
 from keras_probcert.report.content import READING
 
 _SPECIAL = re.compile(r"[\\`*\[\]<>|$~]|(?<![^\W_])_|_(?![^\W_])")
+_ACROSS = 4
 _BLOCK_START = re.compile(r"^(#|[-+]|\d+[.)])")
 
 
@@ -55,12 +57,11 @@ def _section(section, figure, picture):
     for panel in section.panels:
         yield f"### {escape(panel.title)}"
         yield _image(panel.alt, figure(panel))
-        paper = " Hollow marks: the paper's values." if panel.has_paper else ""
-        yield f"Bands: 95 % confidence intervals, where there are any.{paper}"
+        if panel.legend:
+            yield panel.legend
         yield _details("Values", _table(panel.table))
-    for shown in result.pictures:
-        yield _image(shown.caption, picture(shown))
-        yield f"*{escape(shown.caption)}*"
+    if result.pictures:
+        yield _grid([(picture(shown), shown.caption) for shown in result.pictures])
     if result.notes:
         yield _list(escape(note) for note in result.notes)
     if section.settings:
@@ -93,6 +94,25 @@ def _cell(cell):
     if cell.difference:
         text += f" ({cell.difference})"
     return text
+
+
+def _grid(pictures):
+    """Pictures with their captions, some to a row."""
+    rows = [pictures[i : i + _ACROSS] for i in range(0, len(pictures), _ACROSS)]
+    width = len(rows[0])
+    lines = [[" "] * width, ["---"] * width]
+    for row in rows:
+        # GitHub shows a picture of few pixels as small as it is, unless told.
+        lines.append([_sized(path, caption) for path, caption in row])
+        lines.append([escape(caption) for _, caption in row])
+    return "\n".join(
+        f"| {' | '.join(line + [''] * (width - len(line)))} |" for line in lines
+    )
+
+
+def _sized(path, caption):
+    alt = html.escape(caption).replace("|", "&#124;")
+    return f'<img src="{urllib.parse.quote(path)}" alt="{alt}" width="140">'
 
 
 def _list(items):
