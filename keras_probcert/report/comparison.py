@@ -123,7 +123,7 @@ def _overlap(a, b):
 
 
 def _sign(number):
-    return (number > 0) - (number < 0)
+    return int(number > 0) - int(number < 0)
 
 
 def _names(names):
