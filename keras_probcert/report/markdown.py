@@ -8,7 +8,7 @@ from keras_probcert.report.content import READING
 
 _SPECIAL = re.compile(r"[\\`*\[\]<>|$~]|(?<![^\W_])_|_(?![^\W_])")
 _ACROSS = 4
-_BLOCK_START = re.compile(r"^(#|[-+]|\d+[.)])")
+_BLOCK_START = re.compile(r"^(#+|[-+]|\d+[.)])(?= |$)")
 
 
 def render(facts, sections, figure, picture):
