@@ -108,6 +108,8 @@ def _text(value):
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, int | float):
         return numbers.plain(value)
+    if isinstance(value, dict):
+        return _pairs(value, ": ")
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     return str(value)

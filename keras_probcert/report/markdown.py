@@ -7,7 +7,8 @@ import urllib.parse
 from keras_probcert.report.content import READING
 
 _SPECIAL = re.compile(r"[\\`*\[\]<>|$~]|(?<![^\W_])_|_(?![^\W_])")
-_ACROSS = 4
+# In pixels: of all the pictures in a row, and of one at least.
+_WIDTH, _LEAST = 720, 140
 _BLOCK_START = re.compile(r"^(#+|[-+]|\d+[.)])(?= |$)")
 
 
@@ -61,7 +62,7 @@ def _section(section, figure, picture):
             yield panel.legend
         yield _details("Values", _table(panel.table))
     if result.pictures:
-        yield _grid([(picture(shown), shown.caption) for shown in result.pictures])
+        yield _grid([(shown, picture(shown)) for shown in result.pictures])
     if result.notes:
         yield _list(escape(note) for note in result.notes)
     if section.settings:
@@ -98,21 +99,23 @@ def _cell(cell):
 
 def _grid(pictures):
     """Pictures with their captions, some to a row."""
-    rows = [pictures[i : i + _ACROSS] for i in range(0, len(pictures), _ACROSS)]
+    across = max(1, _WIDTH // max(_LEAST, *(shown.size[0] for shown, _ in pictures)))
+    rows = [pictures[i : i + across] for i in range(0, len(pictures), across)]
     width = len(rows[0])
     lines = [[" "] * width, ["---"] * width]
     for row in rows:
-        # GitHub shows a picture of few pixels as small as it is, unless told.
-        lines.append([_sized(path, caption) for path, caption in row])
-        lines.append([escape(caption) for _, caption in row])
+        lines.append([_sized(shown, path) for shown, path in row])
+        lines.append([escape(shown.caption) for shown, _ in row])
     return "\n".join(
         f"| {' | '.join(line + [''] * (width - len(line)))} |" for line in lines
     )
 
 
-def _sized(path, caption):
-    alt = html.escape(caption).replace("|", "&#124;")
-    return f'<img src="{urllib.parse.quote(path)}" alt="{alt}" width="140">'
+def _sized(shown, path):
+    # GitHub shows a picture of few pixels as small as it is, unless told.
+    width = max(_LEAST, shown.size[0])
+    alt = html.escape(shown.caption).replace("|", "&#124;")
+    return f'<img src="{urllib.parse.quote(path)}" alt="{alt}" width="{width}">'
 
 
 def _list(items):

@@ -221,7 +221,7 @@ def _result(path):
         kind=kind,
         title=fields.text("title"),
         caption=fields.text("caption"),
-        seconds=fields.nullable("seconds"),
+        seconds=fields.optional("seconds"),
         notes=tuple(notes),
         settings=fields.object("settings", required=False),
         measurements=_all_different(

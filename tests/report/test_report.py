@@ -256,7 +256,7 @@ def change(name, *keys, to):
         (change("table_2", "title", to=3), "table_2.json", "`title`"),
         (change("table_2", "kind", to="tables"), "table_2.json", "`kind`"),
         (change("table_2", "name", to="table_3"), "table_2.json", "`name`"),
-        (change("table_2", "seconds", to=None), "table_2.json", "`seconds`"),
+        (change("table_2", "seconds", to="1"), "table_2.json", "`seconds`"),
         (change("table_2", "notes", to=[1]), "table_2.json", "`notes`"),
         (change("table_2", "rows", 3, to=[]), "rows[3]", "object"),
         (change("table_2", "rows", 3, "value", to=None), "rows[3]", "`value`"),
