@@ -65,7 +65,7 @@ def _order(both):
 def _firsts(column, both):
     among = replace(column, measurements=both)
     ours, papers = best(among), best(among, lambda m: m.paper)
-    if not ours:
+    if not ours or not papers:
         return []
     if ours == papers:
         sentences = [f"First in both: {_names(ours)}."]

@@ -10,7 +10,7 @@ def value(number, unit):
     if unit in _DECIMALS:
         scaled = number * _scale(unit)
         return _sign(f"{scaled:.{_DECIMALS[unit]}f}")
-    return _sign(_three_digits(number))
+    return _sign(_digits(number, 3))
 
 
 def interval(low, high, unit):
@@ -19,8 +19,8 @@ def interval(low, high, unit):
 
 
 def published(number, unit):
-    """A value of the paper, with all the digits it has."""
-    text = f"{number * _scale(unit):.10g}"
+    """A value of the paper, with up to five digits."""
+    text = _digits(number * _scale(unit), 5)
     decimals = max(len(text.partition(".")[2]), _DECIMALS.get(unit, 0))
     return _sign(text if "e" in text else f"{float(text):.{decimals}f}")
 
@@ -32,7 +32,7 @@ def difference(number, paper, unit):
         decimals = len(published(paper, unit).partition(".")[2])
         text = f"{change:+.{decimals}f}"
     else:
-        text = f"{'+' if change > 0 else ''}{_three_digits(change)}"
+        text = f"{'+' if change > 0 else ''}{_digits(change, 3)}"
     return "±0" if float(text) == 0 else _sign(text)
 
 
@@ -54,8 +54,10 @@ def _scale(unit):
     return 100 if unit == "percent" else 1
 
 
-def _three_digits(number):
-    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+def _digits(number, most):
+    """At most so many digits, but for those before the point."""
+    text = f"{number:.{most}g}"
+    return f"{number:.0f}" if "e+" in text else text
 
 
 def _sign(text):

@@ -86,12 +86,12 @@ def curve_table(points):
 
 
 def best(column, value=lambda measurement: measurement.value):
-    """The names of the rows with the best value, of two or more."""
+    """The names of the rows with the best value; none where all are equal."""
     values = {
         row: value(m) for row, m in column.measurements.items() if value(m) is not None
     }
     better = {m.better for m in column.measurements.values()}
-    if len(values) < 2 or better not in ({"higher"}, {"lower"}):
+    if len(set(values.values())) < 2 or better not in ({"higher"}, {"lower"}):
         return []
     first = (max if better == {"higher"} else min)(values.values())
     return [row for row in values if values[row] == first]
