@@ -1,7 +1,7 @@
 """Makes the package's docstrings sections that mkdocstrings knows.
 
 The docstrings are written to be read in the source: an `Example:` is not
-indented, `Returns:` is prose, and one line of `Args:` may name several arguments.
+indented, `Returns:` is prose, and one text of `Args:` may be for several arguments.
 This griffe extension rewrites them before they are parsed.
 """
 
@@ -10,6 +10,8 @@ import re
 import griffe
 
 HEADER = re.compile(r"^(Args|Returns|Raises|Example|Reference):$")
+# Several arguments before a colon, and the text down to the next argument.
+SEVERAL = re.compile(r"(?m)^    (\w+(?:, [\w*]+)+): (.*(?:\n {5,}.*)*)$")
 
 
 class Docstrings(griffe.Extension):
@@ -40,7 +42,7 @@ def _section(name, lines):
         # griffe makes code of prompts in this section alone.
         return "Examples:\n" + re.sub(r"(?m)^(?=.)", "    ", text)
     if name == "Args":
-        return "Args:\n" + re.sub(r"(?m)^    (\w+(?:, \w+)+): (.*)$", _each, text)
+        return "Args:\n" + SEVERAL.sub(_each, text)
     if name == "Raises":
         return f"Raises:\n{text}"
     # Prose, which griffe would take for a type and its description.
@@ -49,5 +51,5 @@ def _section(name, lines):
 
 
 def _each(match):
-    """`a, b: text` as one line for each of the names."""
+    """`a, b: text` as one text for each of the names."""
     return "\n".join(f"    {name}: {match[2]}" for name in match[1].split(", "))

@@ -4,7 +4,8 @@
  *
  * MODEL is the SavedModel's folder. The next five arguments are the tensors of
  * its `seeded` signature, such as "seeded_inputs:0". They are listed in
- * saved_model.pb, which takes protocol buffers to read; docs/serve.md shows how.
+ * saved_model.pb, which takes protocol buffers to read:
+ * docs/reference/serving.md shows how.
  * inputs.bin holds float32, seeds.bin int32, two a row, both little-endian.
  * SIZE... is the shape of one input: 28 28 1 for an MNIST image.
  *
