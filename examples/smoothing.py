@@ -91,7 +91,7 @@ def arguments_and_cost(method, sigma, rows, images):
     }, cost
 
 
-def train(method, sigma, x, y, rows, seed):
+def train(method, sigma, x, y, rows, seed, verbose=2):
     """A base model trained on `rows` forward-backward rows."""
     keras.utils.set_random_seed(seed)
     arguments, cost = arguments_and_cost(method, sigma, rows, len(x))
@@ -119,7 +119,7 @@ def train(method, sigma, x, y, rows, seed):
             batch_size=batch_size,
             initial_epoch=done // a_epoch,
             epochs=done // a_epoch + 1,
-            verbose=2,
+            verbose=verbose,
         )
         steps -= now
     return base, time.perf_counter() - start

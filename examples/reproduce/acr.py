@@ -30,7 +30,9 @@ def measure(run, sigma, method):
 
     def compute():
         base, seconds = smoothing.train(
-            method, sigma, *load(dataset, "train"), preset.smoothing_rows, run.seed
+            *(method, sigma, *load(dataset, "train")),
+            *(preset.smoothing_rows, run.seed),
+            verbose=0,
         )
         base.save(run.folder / "models" / f"{dataset} {sigma} {method}.keras")
         x, y = (rows[:count] for rows in load(dataset, "test"))
@@ -97,9 +99,9 @@ def table(run):
         "kind": "table",
         "title": "Randomized smoothing: average certified radius",
         "caption": f"LeNet on {dataset}, {run.preset.smoothing_rows:,} "
-        f"forward-backward rows each, n = {run.preset.smoothing_n:,}, α = 0.001. The published values "
-        "are computed from the logs of the SmoothMix paper's code: 90 epochs, "
-        "n = 100,000.",
+        f"forward-backward rows each, n = {run.preset.smoothing_n:,}, α = 0.001. The "
+        "published values are computed from the logs of the SmoothMix paper's code: "
+        "90 epochs, n = 100,000.",
         "rows": rows,
         "curves": curves,
     }

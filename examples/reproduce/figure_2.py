@@ -13,9 +13,8 @@ def measures(run, weight):
     vicinity = ("linf", epsilon_of(dataset))
     config = run.plan("variance_minimizing", dataset, vicinity, std_weight=weight)
     few = run.size(dataset).few
-    certified = certify(
-        run, config, vicinity, count=min(run.size(dataset).test, 5 * few)
-    )
+    count = min(run.size(dataset).test, 5 * few)
+    certified = certify(run, config, vicinity, count=count)
     version = run.preset.autoattack
 
     def make():

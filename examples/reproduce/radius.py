@@ -88,14 +88,12 @@ def pictures(run):
 
     def compute():
         cell = measure(run, method, PARTS[-1])
-        lost = np.flatnonzero(
-            np.asarray(cell["right"]) & ~np.asarray(cell["certified"])
-        )
+        lost = np.asarray(cell["right"]) & ~np.asarray(cell["certified"])
         x, y = load(dataset, "test")
         model, _ = run.model(config)
         vicinity = vicinity_of("linf", PARTS[-1] * epsilon_of(dataset))
         found = []
-        for i in lost:
+        for i in np.flatnonzero(lost):
             if len(found) == SHOWN:
                 break
             copies = np.repeat(x[i : i + 1], 2_000, axis=0)

@@ -2,13 +2,13 @@
 
 import csv
 import datetime
-import functools
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import sys
+import time
 
 import keras
 import numpy as np
@@ -40,6 +40,8 @@ class Run:
         self.preset, self.name, self.seed = preset, name, seed
         self.folder = pathlib.Path(folder)
         self.datasets = datasets
+        self._last = None  # The last configuration and its model.
+        self._seconds = {}  # Of each cell of the present table.
         self.one = preset.one if preset.one in datasets else datasets[0]
         (self.folder / "cells").mkdir(parents=True, exist_ok=True)
         self.progress = Progress(
@@ -57,17 +59,17 @@ class Run:
         size = size or self.size(dataset)
         return plan(method, dataset, size, vicinity, self.seed, **kwargs)
 
-    @functools.lru_cache(maxsize=1)
-    def _model(self, key, config):
-        with_progress = self.progress.add_task(f"  training {key}", total=None)
+    def _train(self, config):
+        label = f"  training {config['method']} on {config['dataset']}"
+        bar = self.progress.add_task(label, total=None)
 
         def report(epoch, epochs):
-            self.progress.update(with_progress, completed=epoch, total=epochs)
+            self.progress.update(bar, completed=epoch, total=epochs)
 
         try:
-            return train(json.loads(config), self.folder / "models", report)
+            return train(config, self.folder / "models", report)
         finally:
-            self.progress.remove_task(with_progress)
+            self.progress.remove_task(bar)
 
     def model(self, config):
         """The trained base model and its record; with "at", as it was at a point."""
@@ -77,20 +79,28 @@ class Run:
             self.model(config)
             file = self.folder / "models" / f"{digest(config)}-{point}.keras"
             return keras.saving.load_model(file), None
-        text = json.dumps(config, sort_keys=True)
-        label = f"{config['method']} on {config['dataset']}"
-        return self._model(label, text)
+        if self._last is None or self._last[0] != config:
+            self._last = config, self._train(config)
+        return self._last[1]
 
     def cell(self, what, compute):
         """What `compute()` returned under the configuration `what`, the first time."""
         file = self.folder / "cells" / f"{digest(what)}.json"
         if not file.exists():
-            write_json(file, {"what": what, "found": compute()})
-        return json.loads(file.read_text())["found"]
+            start = time.perf_counter()
+            found = compute()
+            seconds = time.perf_counter() - start
+            write_json(file, {"what": what, "seconds": seconds, "found": found})
+        cell = json.loads(file.read_text())
+        self._seconds[file] = cell["seconds"]
+        return cell["found"]
 
     def write(self, name, table):
-        """Writes a table as JSON and CSV."""
-        write_json(self.folder / f"{name}.json", {"name": name, **table})
+        """Writes a table as JSON and CSV, with the seconds that its cells took."""
+        seconds = sum(self._seconds.values())
+        self._seconds.clear()
+        whole = {"name": name, "seconds": seconds, **table}
+        write_json(self.folder / f"{name}.json", whole)
         rows = table["rows"] or [{}]
         columns = list(dict.fromkeys(key for row in rows for key in row))
         with open(self.folder / f"{name}.csv", "w", newline="") as file:

@@ -59,9 +59,9 @@ def describe(run, datasets=None):
     for dataset in datasets or run.datasets:
         size = run.size(dataset)
         network = size.networks[""]
-        trained = (
-            f"{size.rows:,} forward-backward rows" if size.rows else "C.1's epochs"
-        )
+        trained = "the epochs of C.1"
+        if size.rows:
+            trained = f"{size.rows:,} forward-backward rows"
         parts.append(
             f"{dataset}: {size.test:,} test images, {network} "
             f"({size.networks.get('ibp', network)} for ibp), {trained} each"
