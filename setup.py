@@ -22,7 +22,10 @@ docs = [
 dev = [
     *examples,
     *docs,
+    "ipykernel>=6.29",
     "jax>=0.4.34",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
     "pytest>=8",
     "pytest-xdist>=3.5",
     "statsmodels>=0.14",
