@@ -119,3 +119,20 @@ def test_cells_are_computed_once(load, tmp_path):
     again = run.Run(preset, "smoke", tmp_path, ["digits"], 0)
     assert again.cell({"what": 1}, lambda: pytest.fail("computed")) == [1.0]
     assert again.cell({"what": 2}, lambda: [2.0]) == [2.0]
+
+
+def test_shifts_and_mirrors(load):
+    training = load("training")
+    x = np.random.default_rng(0).random((400, 5, 6, 2), np.float32)
+    moved = training._shifted_and_mirrored(x, np.random.default_rng(1), most=1)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    kinds = np.zeros((400, 3, 3, 2), bool)
+    for top in range(3):
+        for left in range(3):
+            crop = padded[:, top : top + 5, left : left + 6]
+            kinds[:, top, left, 0] = (crop == moved).all((1, 2, 3))
+            kinds[:, top, left, 1] = (crop[:, :, ::-1] == moved).all((1, 2, 3))
+    # Each image is one of the 18, and each of the 18 occurs: none with probability
+    # 18 · (17/18)^400 < 1e-8.
+    assert (kinds.sum((1, 2, 3)) == 1).all()
+    assert kinds.any(0).all()

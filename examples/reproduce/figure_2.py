@@ -1,10 +1,8 @@
 """Figure 2: what λ does."""
 
 import numpy as np
-from measures import attack, certify, defence, rate, robust
+from measures import autoattack, certify, defence, rate, robust
 from settings import epsilon_of
-
-from keras_probcert.attacks import AutoAttack
 
 
 def measures(run, weight):
@@ -15,15 +13,7 @@ def measures(run, weight):
     few = run.size(dataset).few
     count = min(run.size(dataset).test, 5 * few)
     certified = certify(run, config, vicinity, count=count)
-    version = run.preset.autoattack
-
-    def make():
-        parts = {} if version == "standard" else {"attacks": [version]}
-        named = version if version == "standard" else "custom"
-        return AutoAttack("linf", epsilon_of(dataset), version=named, **parts)
-
-    attacked = attack(run, config, f"AutoAttack, {version}", make, False, few)
-    return certified, attacked
+    return certified, autoattack(run, config, few)
 
 
 def jobs(run):

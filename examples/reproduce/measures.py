@@ -8,7 +8,7 @@ from settings import epsilon_of
 from training import vicinity_of
 
 from keras_probcert import CertifiedPredictor
-from keras_probcert.attacks import evaluate_attack
+from keras_probcert.attacks import AutoAttack, evaluate_attack
 from keras_probcert.metrics import success_rate
 
 
@@ -108,6 +108,18 @@ def attack(run, config, name, make, takes_vote, count):
         return {"plain": plain.to_dict(), "vote": voted.to_dict()}
 
     return run.cell(what, compute)
+
+
+def autoattack(run, config, count):
+    """Defence success against the preset's AutoAttack."""
+    version, epsilon = run.preset.autoattack, epsilon_of(config["dataset"])
+
+    def make():
+        if version == "standard":
+            return AutoAttack("linf", epsilon)
+        return AutoAttack("linf", epsilon, version="custom", attacks=[version])
+
+    return attack(run, config, f"AutoAttack, {version}", make, False, count)
 
 
 def rate(successes):

@@ -2,7 +2,8 @@
 
 A `Size` is all that a preset says of a data set. Where the paper is silent, the value
 is its source's: batch 128 and momentum 0.9 (TRADES), 100 epochs, n = 50 and batch 32
-(the authors' code on MNIST), 20 copies for PRL, σ = 0.25 for RS, Shi's recipe for IBP.
+(the authors' code on MNIST), 20 copies for PRL, σ = 0.25 for RS, Shi's recipe for IBP,
+shifted and mirrored images for CIFAR.
 """
 
 from dataclasses import dataclass, field, replace
@@ -62,6 +63,8 @@ class Size:
         copies: perturbed copies an example (`prl_copies`: for PRL).
         steps: of the searches of adversarial training.
         ramp: the part of training in which their ε grows.
+        augment: whether training images are shifted by up to 4 pixels and mirrored
+            at random.
     """
 
     train: int | None = None
@@ -74,6 +77,7 @@ class Size:
     prl_copies: int = 20
     steps: int = 10
     ramp: float = 0.1
+    augment: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,8 +165,8 @@ PRESETS = {
         sizes={
             "mnist": Size(recipe=ADADELTA, networks=MNIST_NETWORKS, steps=40),
             "svhn": Size(),
-            "cifar10": Size(),
-            "cifar100": Size(),
+            "cifar10": Size(augment=True),
+            "cifar100": Size(augment=True),
         }
     ),
 }
@@ -191,7 +195,11 @@ def arguments_and_cost(method, size, dataset, vicinity):
         "erm": ({}, 1),
         "da": ({"perturbation": vicinity, "num_samples": size.copies}, size.copies),
         "variance_minimizing": (
-            {"perturbation": vicinity, "num_samples": size.copies},
+            {
+                "perturbation": vicinity,
+                "num_samples": size.copies,
+                "std_weight": 1.0,
+            },
             size.copies,
         ),
         "prl": (

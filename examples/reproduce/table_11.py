@@ -29,19 +29,26 @@ def deterministic(run):
     def compute():
         model, _ = run.model(config)
         x, y = (rows[:images] for rows in load(run.one, "test"))
-        box = Interval(x, ops.maximum(x - epsilon, 0.0), ops.minimum(x + epsilon, 1.0))
-        bounds = propagate(model, box)
-        own = np.arange(10) == y[:, None]
-        lower = np.where(own, ops.convert_to_numpy(bounds.lower), np.inf).min(axis=1)
-        others = np.where(own, -np.inf, ops.convert_to_numpy(bounds.upper)).max(axis=1)
-        return (lower > others).tolist()
+        proven = [
+            _proven(model, x[i : i + 100], y[i : i + 100], epsilon)
+            for i in range(0, images, 100)
+        ]
+        return np.concatenate(proven).tolist()
 
     return run.cell(what, compute)
 
 
+def _proven(model, x, y, epsilon):
+    box = Interval(x, ops.maximum(x - epsilon, 0.0), ops.minimum(x + epsilon, 1.0))
+    bounds = propagate(model, box)
+    lower, upper = map(ops.convert_to_numpy, (bounds.lower, bounds.upper))
+    own = np.arange(lower.shape[1]) == y[:, None]
+    return lower[own] > np.where(own, -np.inf, upper).max(axis=1)
+
+
 def jobs(run):
-    bounds = [("interval bounds", lambda: deterministic(run))]
-    return bounds + [
+    proven = [("interval bounds", lambda: deterministic(run))]
+    return (proven if "ibp" in run.preset.methods else []) + [
         (f"{method}, κ = {kappa:g}", lambda m=method, k=kappa: measure(run, m, k))
         for kappa in reversed(run.preset.kappas)
         for method in run.preset.methods
@@ -49,12 +56,6 @@ def jobs(run):
 
 
 def table(run):
-    bounds = {
-        "row": "ibp",
-        "column": "κ = 0 (deterministic)",
-        **rate(np.asarray(deterministic(run))),
-        "paper": share(TABLE_11[0]["ibp"]),
-    }
     rows = [
         {
             "row": method,
@@ -65,10 +66,19 @@ def table(run):
         for kappa in run.preset.kappas
         for method in run.preset.methods
     ]
+    if "ibp" in run.preset.methods:
+        rows.append(
+            {
+                "row": "ibp",
+                "column": "κ = 0 (deterministic)",
+                **rate(np.asarray(deterministic(run))),
+                "paper": share(TABLE_11[0]["ibp"]),
+            }
+        )
     return {
         "kind": "table",
         "title": "Table 11: certified robust accuracy at other κ",
         "caption": f"Ours on the first {count(run)} of "
         f"{table_1.describe(run, [run.one])} The paper's is on CIFAR-10.",
-        "rows": [*rows, bounds],
+        "rows": rows,
     }

@@ -1,25 +1,14 @@
 """Table 3: defence success against AutoAttack, and against an attack on the vote."""
 
 import table_1
-from measures import attack, defence, share
+from measures import attack, autoattack, defence, share
 from paper import TABLE_3
-from settings import epsilon_of
 
-from keras_probcert.attacks import AutoAttack, SmoothedPGD
+from keras_probcert.attacks import SmoothedPGD
 
 
-def autoattack(run, dataset, method):
-    version = run.preset.autoattack
-    epsilon = epsilon_of(dataset)
-
-    def make():
-        if version == "standard":
-            return AutoAttack("linf", epsilon)
-        return AutoAttack("linf", epsilon, version="custom", attacks=[version])
-
-    config = table_1.config(run, dataset, method)
-    count = run.size(dataset).few
-    return attack(run, config, f"AutoAttack, {version}", make, False, count)
+def transferred(run, dataset, method):
+    return autoattack(run, table_1.config(run, dataset, method), run.size(dataset).few)
 
 
 def on_the_vote(run, dataset, method):
@@ -31,7 +20,7 @@ def on_the_vote(run, dataset, method):
 def jobs(run):
     return [
         (f"{method} on {dataset}", lambda f=f, d=dataset, m=method: f(run, d, m))
-        for f in (autoattack, on_the_vote)
+        for f in (transferred, on_the_vote)
         for dataset in run.datasets
         for method in run.preset.methods
     ]
@@ -41,8 +30,8 @@ def table(run):
     rows = []
     for dataset in run.datasets:
         columns = {
-            "plain model": lambda m, d=dataset: autoattack(run, d, m)["plain"],
-            "vote, transferred": lambda m, d=dataset: autoattack(run, d, m)["vote"],
+            "plain model": lambda m, d=dataset: transferred(run, d, m)["plain"],
+            "vote, transferred": lambda m, d=dataset: transferred(run, d, m)["vote"],
             "vote, SmoothedPGD": lambda m, d=dataset: on_the_vote(run, d, m)["vote"],
         }
         paper = {"vote, transferred": TABLE_3.get(dataset, {})}

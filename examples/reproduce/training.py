@@ -56,6 +56,7 @@ def plan(method, dataset, size, vicinity, seed, points=None, **arguments):
         "epochs": epochs,
         "steps": max(1, examples // epochs // batch_size),
         "points": points,
+        "augment": size.augment,
         "seed": seed,
     }
 
@@ -186,7 +187,23 @@ def _examples(config, epoch):
         shuffled = np.random.default_rng((config["seed"], number)).permutation(images)
         here = wanted // images == number
         order[here] = shuffled[wanted[here] % images]
-    return x[order], y[order]
+    x, y = x[order], y[order]
+    if config["augment"]:
+        x = _shifted_and_mirrored(x, np.random.default_rng((config["seed"], 1, epoch)))
+    return x, y
+
+
+def _shifted_and_mirrored(x, rng, most=4):
+    """Images shifted by up to `most` pixels either way, half of them mirrored."""
+    height, width = x.shape[1:3]
+    padded = np.pad(x, ((0, 0), (most, most), (most, most), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(
+        padded, (height, width), axis=(1, 2)
+    )
+    top, left = rng.integers(0, 2 * most + 1, (2, len(x)))
+    shifted = np.moveaxis(windows[np.arange(len(x)), top, left], 1, -1)
+    mirrored = rng.random(len(x)) < 0.5
+    return np.where(mirrored[:, None, None, None], shifted[:, :, ::-1], shifted)
 
 
 def digest(value):
