@@ -10,6 +10,7 @@ import pytest
 HERE = pathlib.Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_everything_on_jax_with_tensorflow_blocked():
     pytest.importorskip("jax")

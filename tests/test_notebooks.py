@@ -49,6 +49,7 @@ def test_notebooks_are_committed_without_outputs(name):
     assert not any(cell.outputs or cell.execution_count for cell in cells)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_quickstart(tmp_path):
     text = printed(run("quickstart", tmp_path))
@@ -59,6 +60,7 @@ def test_quickstart(tmp_path):
     assert (tmp_path / "quickstart-output/serving/1/saved_model.pb").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_mnist(tmp_path, mnist):
     """`mnist` skips, with the reason, where the data are missing."""

@@ -12,6 +12,7 @@ from keras_probcert import training
 SCRIPT = pathlib.Path(__file__).parent / "train_on_devices.py"
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_train_to_the_same_weights(backend):
