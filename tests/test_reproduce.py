@@ -136,3 +136,20 @@ def test_shifts_and_mirrors(load):
     # 18 · (17/18)^400 < 1e-8.
     assert (kinds.sum((1, 2, 3)) == 1).all()
     assert kinds.any(0).all()
+
+
+def test_data_from_a_folder(load, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{name}_{part}": rng.integers(0, 10, (rows, *shape)).astype("uint8")
+        for part, rows in (("train", 10), ("test", 4))
+        for name, shape in (("x", (6, 5, 3)), ("y", ()))
+    }
+    np.savez(tmp_path / "svhn.npz", **arrays)
+    monkeypatch.setenv("KERAS_PROBCERT_DATA", str(tmp_path))
+    datasets = load("datasets")
+    for split, part in (("train", slice(8)), ("validation", slice(8, None))):
+        x, y = datasets.load("svhn", split)
+        np.testing.assert_allclose(x, arrays["x_train"][part] / 255, rtol=1e-6)
+        np.testing.assert_array_equal(y, arrays["y_train"][part])
+    assert len(datasets.load("svhn", "test")[0]) == 4

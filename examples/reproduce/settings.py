@@ -92,7 +92,8 @@ class Preset:
         lambdas: of Figure 2.
         methods: the rows of the tables.
         attacks: the rows of Table 9.
-        autoattack: the version of AutoAttack.
+        autoattack: the version of AutoAttack, or its one part.
+        smoothed_pgd: arguments of the attack on the vote.
         points: of Figure 3.
         sigmas: of the lecture's table (ACR).
         one: the data set of Tables 2, 9, 11 and 12.
@@ -108,6 +109,7 @@ class Preset:
     vicinities: tuple = ("translation", "rotation", "affine", "scale")
     attacks: tuple = tuple(TABLE_9)
     autoattack: str = "standard"
+    smoothed_pgd: dict = field(default_factory=dict)
     points: int = 30
     sigmas: tuple = (0.25, 0.5, 1.0)
     smoothing_methods: tuple = ("rs", "consistency", "smoothadv", "smoothmix")
@@ -144,6 +146,7 @@ PRESETS = {
         vicinities=("translation", "affine"),
         attacks=("FGSM", "PGD"),
         autoattack="apgd-ce",
+        smoothed_pgd={"steps": 10, "restarts": 1},
         points=2,
         sigmas=(0.5,),
         smoothing_methods=("rs", "consistency"),

@@ -14,7 +14,9 @@ def transferred(run, dataset, method):
 def on_the_vote(run, dataset, method):
     config = table_1.config(run, dataset, method)
     count = max(8, run.size(dataset).few // 10)
-    return attack(run, config, "SmoothedPGD", SmoothedPGD, True, count)
+    given = run.preset.smoothed_pgd
+    name = f"SmoothedPGD, {given}" if given else "SmoothedPGD"
+    return attack(run, config, name, lambda: SmoothedPGD(**given), True, count)
 
 
 def jobs(run):

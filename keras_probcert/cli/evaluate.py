@@ -25,7 +25,7 @@ def run(args):
     found = certified.evaluate(x, y, seed=args.seed, verbose=0, return_dict=True)
     rows = []
     for name, value in found.items():
-        row = {"metric": name, "value": value, "lower": "", "upper": ""}
+        row = {"metric": name, "value": value, "lower": None, "upper": None}
         if "num_samples" not in name:
             successes = round(value * len(x))
             rate = success_rate([i < successes for i in range(len(x))])

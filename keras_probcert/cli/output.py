@@ -52,6 +52,8 @@ def show(args, rows, title, most=None):
 
 
 def _text(value):
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
