@@ -23,9 +23,9 @@ ENTRIES = (
     "table_12",
     "table_11",
     "table_2",
-    "radius",
+    "figure_radius",
     "table_3",
-    "acr",
+    "table_acr",
     "table_9",
 )
 
@@ -60,7 +60,12 @@ def main():
     preset = replace(preset, methods=tuple(methods))
     folder = args.output or pathlib.Path("reproduced") / args.preset
     run = Run(preset, args.preset, folder, datasets, args.seed)
-    run.describe()
+    # Where the results lie is not what they are.
+    given = [*args.entries, "--preset", args.preset, "--seed", str(args.seed)]
+    for name in ("datasets", "methods"):
+        if getattr(args, name):
+            given += [f"--{name}", *getattr(args, name)]
+    run.describe(" ".join(given))
     entries = [e for e in ENTRIES if e in args.entries or not args.entries]
     work = {entry: importlib.import_module(entry) for entry in entries}
     jobs = {entry: module.jobs(run) for entry, module in work.items()}

@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import platform
-import sys
 import time
 
 import keras
@@ -108,8 +107,8 @@ class Run:
             writer.writeheader()
             writer.writerows(rows)
 
-    def describe(self):
-        """Writes what the run is: preset, seed, versions, hardware."""
+    def describe(self, arguments):
+        """Writes what the run is: its command, preset, seed, versions, hardware."""
         backend = keras.backend.backend()
         file = self.folder / "run.json"
         before = json.loads(file.read_text()) if file.exists() else {}
@@ -121,7 +120,7 @@ class Run:
                 "preset": self.name,
                 "seed": self.seed,
                 "started": before.get("started", now),
-                "command": "python examples/reproduce " + " ".join(sys.argv[1:]),
+                "command": f"python examples/reproduce {arguments}",
                 "versions": {
                     "keras_probcert": __version__,
                     "keras": keras.__version__,
