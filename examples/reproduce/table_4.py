@@ -18,7 +18,13 @@ def table(run):
     def add(column, method, value, unit, paper=None):
         rows.append(
             {"row": method, "column": column, "value": value, "low": None}
-            | {"high": None, "paper": paper, "unit": unit, "count": None}
+            | {
+                "high": None,
+                "paper": paper,
+                "unit": unit,
+                "count": None,
+                "better": "lower",
+            }
         )
 
     seconds = {}
