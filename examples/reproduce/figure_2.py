@@ -1,7 +1,7 @@
 """Figure 2: what λ does."""
 
 import numpy as np
-from measures import autoattack, certify, defence, rate, robust
+from measures import autoattack, certify, defence, point, rate, robust
 from settings import epsilon_of
 
 
@@ -32,20 +32,8 @@ def table(run):
         }
         for name, found in curves.items():
             attacks = name.startswith("defence")
-            rows.append(
-                {
-                    "panel": "against AutoAttack" if attacks else "accuracy",
-                    "series": name,
-                    "x": weight,
-                    "x_label": "λ",
-                    "y": found["value"],
-                    "low": found["low"],
-                    "high": found["high"],
-                    "y_label": "rate",
-                    "unit": "percent",
-                    "paper": None,
-                }
-            )
+            panel = "against AutoAttack" if attacks else "accuracy"
+            rows.append(point(panel, name, weight, "λ", found))
     return {
         "kind": "curve",
         "title": "Figure 2: the weight of the standard deviation",

@@ -1,7 +1,7 @@
 """Figure 3: convergence of the mean, of the standard deviation, and of the metrics."""
 
 import numpy as np
-from measures import certify, rate, robust
+from measures import bare, certify, point, rate, robust
 from settings import epsilon_of
 
 
@@ -37,35 +37,26 @@ def jobs(run):
 
 def table(run):
     config = config_of(run)
-    history = run.model(config)[1]["history"]
+    history = run.record(config)["history"]
     steps = config["steps"]
     rows = []
 
-    def add(panel, series, x, y, unit, low=None, high=None):
-        rows.append(
-            {"panel": panel, "series": series, "x": x, "x_label": "steps", "y": y}
-            | {"low": low, "high": high, "y_label": panel, "unit": unit, "paper": None}
-        )
-
     for i, logs in enumerate(history):
-        add("loss", "mean", steps * (i + 1), logs["loss_mean"], "ratio")
-        add("loss", "standard deviation", steps * (i + 1), logs["loss_std"], "ratio")
         cell = certified_at(run, i + 1)
-        for name, right in {
-            "standard accuracy": np.asarray(cell["standard"]),
-            "certified robustness rate": np.asarray(cell["certified"]),
-            "certified robust accuracy": robust(cell),
-        }.items():
-            found = rate(right)
-            add(
+        parts = {
+            "mean": ("loss", bare(logs["loss_mean"])),
+            "standard deviation": ("loss", bare(logs["loss_std"])),
+            "standard accuracy": ("metrics", rate(np.asarray(cell["standard"]))),
+            "certified robustness rate": (
                 "metrics",
-                name,
-                steps * (i + 1),
-                found["value"],
-                "percent",
-                found["low"],
-                found["high"],
-            )
+                rate(np.asarray(cell["certified"])),
+            ),
+            "certified robust accuracy": ("metrics", rate(robust(cell))),
+        }
+        rows += [
+            point(panel, name, steps * (i + 1), "steps", found, panel)
+            for name, (panel, found) in parts.items()
+        ]
     return {
         "kind": "curve",
         "title": "Figure 3: convergence",

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import table_1
 from datasets import load
-from measures import certify, rate, robust
+from measures import bare, certify, point, rate, robust
 from settings import epsilon_of
 from training import vicinity_of
 
@@ -40,35 +40,15 @@ def table(run):
     for method in methods(run):
         for part in PARTS:
             cell = measure(run, method, part)
-            found = rate(robust(cell))
-            shared = {
-                "series": method,
-                "x": round(part * epsilon_of(dataset), 6),
-                "x_label": "ε (L∞)",
-                "paper": None,
-            }
-            rows.append(
-                {
-                    **shared,
-                    "panel": "certified robust accuracy",
-                    "y": found["value"],
-                    "low": found["low"],
-                    "high": found["high"],
-                    "y_label": "rate",
-                    "unit": "percent",
-                }
-            )
-            rows.append(
-                {
-                    **shared,
-                    "panel": "samples",
-                    "y": float(np.mean(cell["samples"])),
-                    "low": None,
-                    "high": None,
-                    "y_label": "votes an image, mean",
-                    "unit": "ratio",
-                }
-            )
+            x = round(part * epsilon_of(dataset), 6)
+            votes = bare(float(np.mean(cell["samples"])))
+            rows += [
+                point(panel, method, x, "ε (L∞)", found, y_label)
+                for panel, found, y_label in (
+                    ("certified robust accuracy", rate(robust(cell)), "rate"),
+                    ("samples", votes, "votes an image, mean"),
+                )
+            ]
     return {
         "kind": "curve",
         "title": "Certified robust accuracy and samples against ε",
@@ -90,7 +70,7 @@ def pictures(run):
         cell = measure(run, method, PARTS[-1])
         lost = np.asarray(cell["right"]) & ~np.asarray(cell["certified"])
         x, y = load(dataset, "test")
-        model, _ = run.model(config)
+        model = run.model(config)
         vicinity = vicinity_of("linf", PARTS[-1] * epsilon_of(dataset))
         found = []
         for i in np.flatnonzero(lost):

@@ -40,7 +40,7 @@ def certify(run, config, vicinity, kappa=None, alpha=None, count=None, split="te
     }
 
     def compute():
-        model, _ = run.model(config)
+        model = run.model(config)
         x, y = (rows[:count] for rows in load(config["dataset"], split))
         certified = CertifiedPredictor(model, vicinity_of(*vicinity), kappa, alpha)
         # The first call of each compiles.
@@ -91,7 +91,7 @@ def attack(run, config, name, make, takes_vote, count):
     }
 
     def compute():
-        model, _ = run.model(config)
+        model = run.model(config)
         x, y = (rows[:count] for rows in load(dataset, "test"))
         vote = CertifiedPredictor(
             model, vicinity_of("linf", epsilon), run.preset.kappa, run.preset.alpha
@@ -149,6 +149,27 @@ def defence(evaluation):
         "unit": "percent",
         "count": evaluation["rows"],
     }
+
+
+def point(panel, series, x, x_label, found, y_label="rate"):
+    """A row of a curve; `found` is what `rate` and `defence` return."""
+    return {
+        "panel": panel,
+        "series": series,
+        "x": x,
+        "x_label": x_label,
+        "y": found["value"],
+        "low": found["low"],
+        "high": found["high"],
+        "y_label": y_label,
+        "unit": found["unit"],
+        "paper": None,
+    }
+
+
+def bare(value, unit="ratio"):
+    """A value of a row without an interval."""
+    return {"value": value, "low": None, "high": None, "unit": unit, "count": None}
 
 
 def share(percent):

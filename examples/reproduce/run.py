@@ -66,21 +66,28 @@ class Run:
             self.progress.update(bar, completed=epoch, total=epochs)
 
         try:
-            return train(config, self.folder / "models", report)
+            return train(config, self.folder / "models", report)[0]
         finally:
             self.progress.remove_task(bar)
 
     def model(self, config):
-        """The trained base model and its record; with "at", as it was at a point."""
+        """The trained base model; with "at", as it was at a point."""
         config = dict(config)
         point = config.pop("at", None)
         if point is not None:
             self.model(config)
             file = self.folder / "models" / f"{digest(config)}-{point}.keras"
-            return keras.saving.load_model(file), None
+            return keras.saving.load_model(file)
         if self._last is None or self._last[0] != config:
             self._last = config, self._train(config)
         return self._last[1]
+
+    def record(self, config):
+        """The seconds and the history of a training."""
+        file = self.folder / "models" / f"{digest(config)}.json"
+        if not file.exists():
+            self.model(config)
+        return json.loads(file.read_text())
 
     def cell(self, what, compute):
         """What `compute()` returned under the configuration `what`, the first time."""

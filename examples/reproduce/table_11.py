@@ -27,7 +27,7 @@ def deterministic(run):
     what = {"measure": "bounds", "model": config, "epsilon": epsilon, "count": images}
 
     def compute():
-        model, _ = run.model(config)
+        model = run.model(config)
         x, y = (rows[:images] for rows in load(run.one, "test"))
         proven = [
             _proven(model, x[i : i + 100], y[i : i + 100], epsilon)

@@ -30,7 +30,7 @@ def table(run):
     seconds = {}
     for method in run.preset.methods:
         config = table_1.config(run, dataset, method)
-        seconds[method] = run.model(config)[1]["seconds"]
+        seconds[method] = run.record(config)["seconds"]
         examples = config["epochs"] * config["steps"] * config["batch_size"]
         seconds[method] /= examples
         add("training, μs an example", method, 1e6 * seconds[method], "ratio")

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 from datasets import load
+from measures import bare, point
 
 sys.path.append(str(Path(__file__).parents[1]))
 import smoothing  # noqa: E402  (examples/smoothing.py)
@@ -34,7 +34,6 @@ def measure(run, sigma, method):
             *(preset.smoothing_rows, run.seed),
             verbose=0,
         )
-        base.save(run.folder / "models" / f"{dataset} {sigma} {method}.keras")
         x, y = (rows[:count] for rows in load(dataset, "test"))
         smoothed = SmoothedClassifier(base, sigma, n0=100, n=preset.smoothing_n)
         found = smoothed.predict(x, seed=run.seed, verbose=0)
@@ -45,8 +44,6 @@ def measure(run, sigma, method):
             "seconds": seconds,
         }
 
-    keras.utils.clear_session(free_memory=False)
-    (run.folder / "models").mkdir(exist_ok=True)
     return run.cell(what, compute)
 
 
@@ -80,20 +77,14 @@ def table(run):
                 }
             )
             right = np.asarray(cell["right"])
-            for radius in smoothing.RADII:
+            for radius in map(float, smoothing.RADII):
+                found = bare(float(np.mean(right & (radii >= radius))), "percent")
                 curves.append(
-                    {
-                        "panel": f"σ = {sigma:g}",
-                        "series": method,
-                        "x": float(radius),
-                        "x_label": "radius (L2)",
-                        "y": float(np.mean(right & (radii >= radius))),
-                        "low": None,
-                        "high": None,
-                        "y_label": "certified accuracy",
-                        "unit": "percent",
-                        "paper": None,
-                    }
+                    point(
+                        f"σ = {sigma:g}",
+                        *(method, radius, "radius (L2)", found),
+                        "certified accuracy",
+                    )
                 )
     return {
         "kind": "table",
