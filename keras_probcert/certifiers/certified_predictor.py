@@ -82,6 +82,8 @@ class CertifiedPredictor(Certifier):
       valid at every look (`Algorithm2Test` is the paper's own).
     """
 
+    budgets = ("max_samples", "max_passes")
+
     def __init__(
         self,
         model,
@@ -129,7 +131,28 @@ class CertifiedPredictor(Certifier):
         """The most votes a row may take."""
         return self.test.max_samples
 
-    def certify(self, draw_votes, refused):
+    def certify(
+        self,
+        draw_votes,
+        refused,
+        votes=None,
+        num_samples=None,
+        max_samples=None,
+        max_passes=None,
+    ):
+        """The results of a batch, in a graph.
+
+        Args:
+            draw_votes, refused: see `Certifier.certify`.
+            votes, num_samples: of rows that an earlier run left undecided: int32
+                `(rows, classes)` and `(rows,)`. With the same seeds this goes on
+                where that stopped.
+            max_samples: int32 `(rows,)`: the most votes each row may have in all; a
+                row that reaches it without a decision is undecided.
+            max_passes: int32 `(rows,)`: the most forward passes before a row is left
+                undecided, whether they were spent on it or on others.
+        """
+        start = None if votes is None else (votes, num_samples)
         votes, num_samples, decision = voting.vote(
             draw_votes,
             refused,
@@ -137,6 +160,9 @@ class CertifiedPredictor(Certifier):
             self.test,
             self._slots,
             self._static_shapes,
+            start,
+            max_samples,
+            max_passes,
         )
         lower, upper, p_value = voting.bounds(votes, num_samples, decision, self.test)
         return {

@@ -39,6 +39,9 @@ class Certifier(keras.Model):
     # Inputs that share a loop.
     _batch_size = 1024
 
+    # What `certify` takes of each row to bound its work, int32 `(rows,)`.
+    budgets = ()
+
     def __init__(
         self,
         model,
@@ -105,16 +108,19 @@ class Certifier(keras.Model):
         """Certifies a batch inside a graph.
 
         Args:
-            inputs: float tensor, `(rows, …)`, or a dict with `inputs` and
-                `seed`. A row that is not finite or not inside the perturbation's
-                `clip` is refused, since a graph may be unable to raise.
+            inputs: float tensor, `(rows, …)`, or a dict with `inputs`, `seed` and
+                what else `certify` takes. A row that is not finite or not inside the
+                perturbation's `clip` is refused, since a graph may be unable to
+                raise.
             seed: int32 `(rows, 2)`, or `None` for fresh noise.
 
         Returns:
             The dict that `predict` documents, of tensors.
         """
+        options = {}
         if isinstance(inputs, dict):
-            inputs, seed = inputs["inputs"], inputs["seed"]
+            options = dict(inputs)
+            inputs, seed = options.pop("inputs"), options.pop("seed", seed)
         x = ops.convert_to_tensor(inputs)
         check_floating("inputs", x)
         x = ops.cast(x, "float32")
@@ -128,7 +134,7 @@ class Certifier(keras.Model):
         if self._num_classes is None:
             self._set_classes(tuple(x.shape[1:]))
         refused = ops.logical_not(voting.row_is_valid(x, self.perturbation.clip))
-        return self.certify(self._votes_of(x, seeds), refused)
+        return self.certify(self._votes_of(x, seeds), refused, **options)
 
     def _votes_of(self, x, seeds, perturbation=None):
         """The `draw_votes` of `voting`, for inputs with their seeds.

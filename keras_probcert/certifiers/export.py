@@ -8,13 +8,21 @@ from keras_probcert.certifiers import voting
 
 
 def export(certified, filepath, invalid="error"):
-    """Writes `certified` as a TensorFlow SavedModel with three signatures.
+    """Writes `certified` as a TensorFlow SavedModel with its signatures.
 
     - `serving_default(inputs)`: what `CertifiedPredictor.predict` returns. Its
       noise is not determined by the file: it differs between requests, loads
       and processes, so nobody can foretell it from the model.
     - `seeded(inputs, seed)`: the same with one int32 seed `(rows, 2)` a row, for
       audits: a row's result is repeatable, alone or in any batch.
+    - `budgeted(inputs, max_samples, max_passes)`, of a `CertifiedPredictor`:
+      `serving_default` within bounds, int32 `(rows,)` each: the most votes of a row,
+      and the most forward passes, of the predictor's `forward_batch_size` copies, in
+      which it takes part or waits. A row whose budget ends is undecided. A batch
+      takes no more passes than the largest number among its rows.
+    - `seeded_budgeted(inputs, seed, max_samples, max_passes)`: both. Votes depend on
+      the seed and on how many were taken alone: any answer is repeated by its
+      `num_samples` as `max_samples` and enough passes.
     - `base(inputs)`: the base model's plain outputs, as `outputs`.
 
     Every input and output has the row dimension, so TF Serving may merge
@@ -48,6 +56,7 @@ def export(certified, filepath, invalid="error"):
 
     inputs = tf.TensorSpec((None, *shape), tf.float32, name="inputs")
     seed = tf.TensorSpec((None, 2), tf.int32, name="seed")
+    budget = [tf.TensorSpec((None,), tf.int32, name=n) for n in certified.budgets]
 
     def check(x):
         # A runtime does not hold requests to the signature, and a row of another
@@ -61,20 +70,38 @@ def export(certified, filepath, invalid="error"):
             )
         return x, valid
 
-    def serving_default(inputs):
+    def one_each(inputs, spec, value, what):
+        # Too many would pass, and a GPU reads zeros past the end of too few.
+        value = tf.ensure_shape(value, spec.shape)
+        right = tf.debugging.Assert(
+            tf.equal(tf.shape(value)[0], tf.shape(inputs)[0]),
+            [f"{spec.name} must hold one {what} for each row of inputs"],
+        )
+        with tf.control_dependencies([right]):
+            return tf.identity(value)
+
+    def answer(inputs, seed_of_row=None, **budget_of_row):
         inputs, _ = check(inputs)
-        return certified(inputs)
+        asked = {"inputs": inputs, "seed": None}
+        if seed_of_row is not None:
+            asked["seed"] = one_each(inputs, seed, seed_of_row, "int32 pair")
+        for spec in budget if budget_of_row else ():
+            asked[spec.name] = one_each(
+                inputs, spec, budget_of_row[spec.name], "int32 number"
+            )
+        return certified(asked)
+
+    def serving_default(inputs):
+        return answer(inputs)
 
     def seeded(inputs, seed):
-        inputs, _ = check(inputs)
-        seed = tf.ensure_shape(seed, (None, 2))
-        # Too many seeds would pass, and a GPU reads zeros past the end of too few.
-        one_each = tf.debugging.Assert(
-            tf.equal(tf.shape(seed)[0], tf.shape(inputs)[0]),
-            ["seed must hold one int32 pair for each row of inputs"],
-        )
-        with tf.control_dependencies([one_each]):
-            return certified(inputs, seed=tf.identity(seed))
+        return answer(inputs, seed)
+
+    def budgeted(inputs, max_samples, max_passes):
+        return answer(inputs, max_samples=max_samples, max_passes=max_passes)
+
+    def seeded_budgeted(inputs, seed, max_samples, max_passes):
+        return answer(inputs, seed, max_samples=max_samples, max_passes=max_passes)
 
     def base(inputs):
         inputs, valid = check(inputs)
@@ -86,12 +113,18 @@ def export(certified, filepath, invalid="error"):
     archive.track(certified.base_model)
     # XLA drops assertions and cannot draw fresh seeds.
     jit_compile, certified.jit_compile = certified.jit_compile, False
+    endpoints = [
+        (serving_default, [inputs]),
+        (seeded, [inputs, seed]),
+        (base, [inputs]),
+    ]
+    if budget:
+        endpoints += [
+            (budgeted, [inputs, *budget]),
+            (seeded_budgeted, [inputs, seed, *budget]),
+        ]
     try:
-        for function, signature in (
-            (serving_default, [inputs]),
-            (seeded, [inputs, seed]),
-            (base, [inputs]),
-        ):
+        for function, signature in endpoints:
             archive.add_endpoint(function.__name__, function, signature)
         archive.write_out(filepath, verbose=False)
     finally:

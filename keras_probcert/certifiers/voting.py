@@ -18,8 +18,22 @@ from keras_probcert.certifiers.decision import Decision
 COPIES_A_SLOT = 16
 
 
-def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
+def vote(
+    draw_votes,
+    refused,
+    num_classes,
+    test,
+    num_slots,
+    static_shapes,
+    start=None,
+    max_samples=None,
+    max_passes=None,
+):
     """Runs the sequential test on every row.
+
+    A row whose `max_samples` or `max_passes` ends stays undecided. The boundaries are
+    those of the whole test, so a run that goes on from there, with `start`, decides
+    what an uninterrupted one does, and one that does not has only looked less often.
 
     Args:
         draw_votes: a function of `(rows, first)`, both int32 `(slots,)`: the
@@ -31,6 +45,12 @@ def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
         num_slots: Python int, slots a forward pass.
         static_shapes: whether every round must be as large as the others, as
             XLA demands; else a round with little to do is smaller.
+        start: `(votes, num_samples)` of rows that an earlier run left undecided, as
+            this function returns them; by default no votes.
+        max_samples: int32 `(rows,)`: the most votes of each row, those of `start`
+            included; by default the test's.
+        max_passes: int32 `(rows,)`: the most forward passes of this run in which a row
+            takes part or waits; by default any number.
 
     Returns:
         `(votes, num_samples, decision)`: int32 `(rows, num_classes)`, int32
@@ -48,19 +68,29 @@ def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
     )
     num_rows = ops.shape(refused)[0]
 
+    # The last row of the state is nobody's: slots with nothing to do write there.
+    def with_nobody(rows, nobodys):
+        return ops.pad(
+            rows, [(0, 1)] + [(0, 0)] * (len(rows.shape) - 1), "constant", nobodys
+        )
+
+    most = ops.full((num_rows,), horizon, dtype="int32")
+    if max_samples is not None:
+        most = ops.minimum(most, max_samples)
+    most = with_nobody(most, horizon)
+
     def at(times, disagreements):
         return ops.take(times, ops.minimum(disagreements, times.shape[0] - 1))
 
-    def slots_needed(votes, num_samples):
+    def slots_needed(votes, num_samples, most):
         """Slots a row needs at the most before it is certified or given up."""
         disagreements = num_samples - ops.max(votes, axis=1)
-        goal = ops.minimum(at(certify_times, disagreements), horizon)
+        goal = ops.minimum(at(certify_times, disagreements), most)
         missing = ops.maximum(goal - num_samples, 1)
         return (missing + COPIES_A_SLOT - 1) // COPIES_A_SLOT
 
-    def one_round(votes, num_samples, decision, done):
-        # The first undecided rows, at most one a slot. The last row of the
-        # state is nobody's: slots with nothing to do write there.
+    def one_round(passes, votes, num_samples, decision, done):
+        # The first undecided rows, at most one a slot.
         pending = ops.logical_not(done[:-1])
         rank = ops.cumsum(ops.cast(pending, "int32")) - 1
         place = ops.where(ops.logical_and(pending, rank < num_slots), rank, num_slots)
@@ -71,9 +101,10 @@ def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
         )[:num_slots]
         votes_before = ops.take(votes, active, axis=0)
         samples_before = ops.take(num_samples, active)
+        most_of = ops.take(most, active)
 
         needed = ops.where(
-            active < num_rows, slots_needed(votes_before, samples_before), 0
+            active < num_rows, slots_needed(votes_before, samples_before, most_of), 0
         )
         ends = ops.cumsum(_share(needed, num_slots))
         starts = ops.concatenate([ops.zeros((1,), "int32"), ends[:-1]])
@@ -100,7 +131,7 @@ def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
         disagreements = drawn - ops.max(running, axis=1)
         robust = drawn >= at(certify_times, disagreements)
         not_robust = drawn <= at(reject_until, disagreements)
-        stops = robust | not_robust | (drawn >= horizon)
+        stops = robust | not_robust | (drawn >= ops.take(most_of, owner))
         futile = ops.logical_and(test.futile, disagreements >= hopeless)
         stops = stops | futile
 
@@ -128,28 +159,41 @@ def vote(draw_votes, refused, num_classes, test, num_slots, static_shapes):
         # Owners without a slot keep what they have.
         served = ends > starts
         where = ops.where(served, active, num_rows)[:, None]
+        done = ops.scatter_update(done, where, stopped)
         return (
+            passes + 1,
             ops.scatter_update(votes, where, ops.take(running, final, axis=0)),
             ops.scatter_update(num_samples, where, ops.take(drawn, final)),
             ops.scatter_update(decision, where, ops.cast(verdict, "int32")),
-            ops.scatter_update(done, where, stopped),
+            out_of_passes(done, passes + 1),
         )
 
-    state = (
-        ops.zeros((num_rows + 1, num_classes), dtype="int32"),
-        ops.zeros((num_rows + 1,), dtype="int32"),
-        ops.where(
-            ops.concatenate([refused, ops.zeros((1,), "bool")]),
-            int(Decision.REFUSED),
-            int(Decision.UNDECIDED),
+    def out_of_passes(done, passes):
+        if max_passes is None:
+            return done
+        return done | with_nobody(max_passes <= passes, True)
+
+    if start is None:
+        votes = ops.zeros((num_rows, num_classes), dtype="int32")
+        num_samples = ops.zeros((num_rows,), dtype="int32")
+    else:
+        votes, num_samples = start
+    votes, num_samples = with_nobody(votes, 0), with_nobody(num_samples, 0)
+    refused = with_nobody(refused, True)
+    decision = ops.where(refused, int(Decision.REFUSED), int(Decision.UNDECIDED))
+    passes = ops.zeros((), "int32")
+    _, votes, num_samples, decision, _ = backend.while_loop(
+        lambda passes, votes, num_samples, decision, done: ops.logical_not(
+            ops.all(done[:-1])
         ),
-        ops.concatenate([refused, ops.ones((1,), "bool")]),
-    )
-    state = (*state[:2], ops.cast(state[2], "int32"), state[3])
-    votes, num_samples, decision, _ = backend.while_loop(
-        lambda votes, num_samples, decision, done: ops.logical_not(ops.all(done[:-1])),
         one_round,
-        state,
+        (
+            passes,
+            votes,
+            num_samples,
+            ops.cast(decision, "int32"),
+            out_of_passes(refused | (num_samples >= most), passes),
+        ),
     )
     return votes[:-1], num_samples[:-1], decision[:-1]
 
@@ -255,6 +299,9 @@ def bounds(votes, num_samples, decision, test):
     nothing = ops.convert_to_tensor([0.0, 1.0, 1.0], dtype="float32")
     result = of(table.stopped, ops.cast(stage, "int32"))
     undecided = of(table.undecided, disagreements - len(table.certified))
+    # A row that a budget stopped before the horizon proves nothing.
+    spent = (num_samples >= test.max_samples)[:, None]
+    undecided = ops.where(spent, undecided, nothing)
     result = where(Decision.UNDECIDED, undecided, result)
     result = where(Decision.ROBUST, of(table.certified, disagreements), result)
     result = where(Decision.REFUSED, nothing, result)

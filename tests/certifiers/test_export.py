@@ -23,6 +23,7 @@ ROWS = 1000
 SEEDS = row_seeds(0, ROWS)
 KAPPA = ALPHA = 0.05
 ONE_EACH = "seed must hold one int32 pair for each row of inputs"
+SIGNATURES = ["serving_default", "seeded", "budgeted", "seeded_budgeted", "base"]
 BAD_INPUT = r"inputs must hold at least one row, be finite and lie in \[0, 1\]"
 
 # What a row's certificate says: dtype, and the shape after the rows.
@@ -103,8 +104,9 @@ def whole(strict, x):
     return ask(strict, "seeded", x, SEEDS)
 
 
-def ask(served, signature, inputs, seed=None):
+def ask(served, signature, inputs, seed=None, **budget):
     feeds = {"inputs": tf.constant(inputs)}
+    feeds |= {name: tf.constant(value, tf.int32) for name, value in budget.items()}
     if seed is not None:
         feeds["seed"] = tf.constant(seed)
     answer = served.signatures[signature](**feeds)
@@ -150,13 +152,15 @@ def test_threads_share_one_load(strict, whole, x):
         list(pool.map(client, range(8)))
 
 
-@pytest.mark.parametrize("signature", ["serving_default", "seeded", "base"])
+@pytest.mark.parametrize("signature", SIGNATURES)
 def test_signatures(strict, signature):
-    assert set(strict.signatures) == {"serving_default", "seeded", "base"}
+    assert set(strict.signatures) == set(SIGNATURES)
     function = strict.signatures[signature]
     inputs = {"inputs": (tf.float32, [None, 2])}
-    if signature == "seeded":
+    if "seeded" in signature:
         inputs["seed"] = (tf.int32, [None, 2])
+    if "budgeted" in signature:
+        inputs |= dict.fromkeys(("max_samples", "max_passes"), (tf.int32, [None]))
     outputs = {name: (dtype, [None, *s]) for name, (dtype, s) in CERTIFICATE.items()}
     if signature == "base":
         outputs = {"outputs": (tf.float32, [None, 3])}
@@ -273,6 +277,57 @@ def test_seeded_needs_a_seed_for_each_row(strict, lenient, invalid, seeds, x):
     served = strict if invalid == "error" else lenient
     with pytest.raises(tf.errors.InvalidArgumentError, match=ONE_EACH):
         ask(served, "seeded", x[:5], SEEDS[:seeds])
+
+
+def test_a_budget_leaves_a_row_undecided_and_changes_no_vote(strict, predictor, x):
+    """Each row by itself, and what it says is repeated by its number of samples."""
+    rng = np.random.default_rng(1)
+    most = rng.integers(0, 400, 60).astype("int32")
+    passes = rng.integers(0, 12, 60).astype("int32")
+    free = predictor.predict(x[:60], seed=SEEDS[:60], verbose=0)
+    budget = {"max_samples": most, "max_passes": passes}
+    answer = ask(strict, "seeded_budgeted", x[:60], SEEDS[:60], **budget)
+    assert (answer["num_samples"] <= most).all()
+    stopped = answer["num_samples"] < free["num_samples"]
+    assert 0.2 < stopped.mean() < 0.8
+    assert (answer["decision"][stopped] == Decision.UNDECIDED).all()
+    assert not answer["certified"][stopped].any()
+    # What was not finished proves nothing.
+    for name, nothing in (("lower_bound", 0), ("upper_bound", 1), ("p_value", 1)):
+        assert (answer[name][stopped] == nothing).all()
+    finished = np.flatnonzero(~stopped)
+    expected = {name: value[finished] for name, value in free.items()}
+    assert_rows_equal({k: v[finished] for k, v in answer.items()}, expected)
+    # An audit of all rows, each up to where it got.
+    audit = {"max_samples": answer["num_samples"], "max_passes": passes + 1000}
+    again = ask(strict, "seeded_budgeted", x[:60], SEEDS[:60], **audit)
+    np.testing.assert_array_equal(again["votes"], answer["votes"])
+    fresh = ask(strict, "budgeted", x[:60], **budget)
+    assert (fresh["num_samples"] <= most).all()
+    assert (fresh["num_samples"][passes == 0] == 0).all()
+
+
+def test_a_hard_row_holds_its_batch_no_longer_than_its_budget(strict, predictor):
+    """The first row is as close to the bar as can be, the others are unanimous."""
+    x = np.full((9, 2), 0.95, "float32")
+    x[0] = 0.321  # Votes 0 but where the noise exceeds 0.179: 5 % of the copies.
+    free = predictor.predict(x, seed=SEEDS[:9], verbose=0)
+    assert free["num_samples"][0] > 300
+    budget = {"max_samples": [10**6] * 9, "max_passes": [1] + [1000] * 8}
+    answer = ask(strict, "seeded_budgeted", x, SEEDS[:9], **budget)
+    assert answer["decision"][0] == Decision.UNDECIDED
+    assert 0 < answer["num_samples"][0] < 300
+    assert answer["certified"][1:].all()
+
+
+def test_a_budget_of_another_number_of_rows_is_an_invalid_argument(lenient, x):
+    for rows in (4, 6):
+        for name in ("max_samples", "max_passes"):
+            budget = dict.fromkeys(("max_samples", "max_passes"), [9] * 5)
+            budget[name] = [9] * rows
+            message = f"{name} must hold one int32 number for each row"
+            with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+                ask(lenient, "budgeted", x[:5], **budget)
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,12 @@ from keras_probcert import (
 from keras_probcert.certifiers import voting
 
 
-def replay(stream, test, num_classes):
+def replay(stream, test, num_classes, most=None):
     """The sequential test on one row's votes, one at a time."""
     certify, reject = test.boundaries()
     votes = np.zeros(num_classes, int)
-    for n, vote in enumerate(stream[: test.max_samples], start=1):
+    most = test.max_samples if most is None else most
+    for n, vote in enumerate(stream[:most], start=1):
         if vote < num_classes:
             votes[vote] += 1
         disagreements = n - votes.max()
@@ -29,10 +30,10 @@ def replay(stream, test, num_classes):
             return votes, n, Decision.NOT_ROBUST
         if test.futile and disagreements > certify[-1]:
             return votes, n, Decision.FUTILE
-    return votes, test.max_samples, Decision.UNDECIDED
+    return votes, most, Decision.UNDECIDED
 
 
-def run(streams, test, num_classes, num_slots, static, refused=None):
+def run(streams, test, num_classes, num_slots, static, refused=None, **limits):
     """`voting.vote` on given streams."""
     if not static and backend.STATIC_SHAPES:
         pytest.skip("every round has the same size on this backend")
@@ -48,7 +49,13 @@ def run(streams, test, num_classes, num_slots, static, refused=None):
     if refused is None:
         refused = np.zeros(len(streams), bool)
     votes, samples, decision = voting.vote(
-        draw_votes, ops.convert_to_tensor(refused), num_classes, test, num_slots, static
+        draw_votes,
+        ops.convert_to_tensor(refused),
+        num_classes,
+        test,
+        num_slots,
+        static,
+        **keras.tree.map_structure(ops.convert_to_tensor, limits),
     )
     return tuple(ops.convert_to_numpy(v) for v in (votes, samples, decision))
 
@@ -90,6 +97,65 @@ def test_refused_rows_get_no_vote():
         assert decision[row] == replay(streams[row], test, 3)[2]
     _, _, decision = run(streams, test, 3, 4, True, np.ones(6, bool))
     assert (decision == Decision.REFUSED).all()
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_a_row_with_a_budget_stops_there(static):
+    rng = np.random.default_rng(3)
+    test = ExactTest(0.05, 0.05, 150)
+    streams = random_streams(rng, 40, test.max_samples, 4)
+    most = rng.integers(-2, 200, 40).astype("int32")
+    refused = rng.random(40) < 0.1
+    votes, samples, decision = run(
+        streams, test, 4, 8, static, refused, max_samples=most
+    )
+    for row, stream in enumerate(streams):
+        if refused[row]:
+            assert decision[row] == Decision.REFUSED and samples[row] == 0
+            continue
+        expected = replay(stream, test, 4, int(np.clip(most[row], 0, 150)))
+        np.testing.assert_array_equal(votes[row], expected[0])
+        assert (samples[row], decision[row]) == expected[1:]
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("limit", ["max_samples", "max_passes"])
+def test_a_run_that_goes_on_decides_what_an_uninterrupted_one_does(static, limit):
+    rng = np.random.default_rng(4)
+    test = ExactTest(0.05, 0.05, 150)
+    streams = random_streams(rng, 30, test.max_samples, 4)
+    votes, samples = np.zeros((30, 4), "int32"), np.zeros(30, "int32")
+    decision = np.zeros(30, "int32")
+    rows = np.arange(30)
+    for _ in range(200):
+        limits = {"max_samples": samples[rows] + 7}
+        if limit == "max_passes":
+            limits = {"max_passes": rng.integers(0, 3, len(rows)).astype("int32")}
+        start = votes[rows], samples[rows]
+        found = run(streams[rows], test, 4, 8, static, start=start, **limits)
+        votes[rows], samples[rows], decision[rows] = found
+        rows = np.flatnonzero((decision == 0) & (samples < test.max_samples))
+        if not len(rows):
+            break
+    assert not len(rows)
+    for row, stream in enumerate(streams):
+        expected = replay(stream, test, 4)
+        np.testing.assert_array_equal(votes[row], expected[0])
+        assert (samples[row], decision[row]) == expected[1:]
+
+
+def test_passes_are_counted():
+    """Four slots of 16 votes a pass, in the order of the rows, a rest to the first."""
+    test = ExactTest(0.05, 0.05, 150)
+    unanimous = np.ones((6, 150), int)
+    allowed = np.array([0, 1, 2, 1, 3, 2], "int32")
+    votes, samples, decision = run(unanimous, test, 2, 4, True, max_passes=allowed)
+    # First rows 1 to 4, then 2 (twice), 4 and 5, then 4 until it is certified.
+    assert 32 < test.min_samples <= 96
+    expected = [0, 16, 48, 16, test.min_samples, 16]
+    np.testing.assert_array_equal(samples, expected)
+    np.testing.assert_array_equal(votes[:, 1], expected)
+    np.testing.assert_array_equal(decision, [0, 0, 0, 0, Decision.ROBUST, 0])
 
 
 @pytest.mark.parametrize("seed", range(20))
