@@ -6,6 +6,7 @@ from keras_probcert.certifiers import (
     Decision,
     SmoothedClassifier,
     SmoothedPredictor,
+    forward_rate,
 )
 from keras_probcert.perturbations import (
     L0,
@@ -31,6 +32,7 @@ from keras_probcert.sequential import (
     ExactTest,
     SequentialTest,
     UnionBoundTest,
+    plan_certification,
 )
 from keras_probcert.training import VarianceMinimizingModel
 from keras_probcert.version import __version__
@@ -63,7 +65,9 @@ __all__ = [
     "VarianceMinimizingModel",
     "__version__",
     "certifiers",
+    "forward_rate",
     "perturbations",
+    "plan_certification",
     "row_seeds",
     "sequential",
     "training",

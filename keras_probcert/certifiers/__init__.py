@@ -9,6 +9,7 @@ from keras_probcert.certifiers.denoised import (
 )
 from keras_probcert.certifiers.dsrs_classifier import DSRSClassifier
 from keras_probcert.certifiers.ensemble import LogitEnsemble
+from keras_probcert.certifiers.forward_rate import forward_rate
 from keras_probcert.certifiers.parameter_smoothing import ParameterSmoothedClassifier
 from keras_probcert.certifiers.radius_report import (
     certified_accuracy_table,
@@ -55,6 +56,7 @@ __all__ = [
     "certified_accuracy_table",
     "denoised_classifier",
     "diffusion_step",
+    "forward_rate",
     "plot_certified_accuracy",
     "read_log",
     "write_log",

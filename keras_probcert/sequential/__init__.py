@@ -4,6 +4,7 @@ from keras_probcert.sequential.algorithm2 import Algorithm2Test
 from keras_probcert.sequential.beta_mixture import BetaMixtureTest
 from keras_probcert.sequential.betting import BettingTest
 from keras_probcert.sequential.clopper_pearson import ClopperPearsonTest
+from keras_probcert.sequential.cost import CertificationPlan, plan_certification
 from keras_probcert.sequential.evidence import confidence_sequence, e_value
 from keras_probcert.sequential.exact_test import ExactTest
 from keras_probcert.sequential.operating_characteristics import (
@@ -18,6 +19,7 @@ __all__ = [
     "Algorithm2Test",
     "BetaMixtureTest",
     "BettingTest",
+    "CertificationPlan",
     "ClopperPearsonTest",
     "ExactTest",
     "SequentialTest",
@@ -25,4 +27,5 @@ __all__ = [
     "confidence_sequence",
     "e_value",
     "operating_characteristics",
+    "plan_certification",
 ]

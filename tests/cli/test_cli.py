@@ -8,7 +8,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_probcert import CertifiedPredictor, ExactTest, LInf, attacks
+from keras_probcert import (
+    CertifiedPredictor,
+    ExactTest,
+    LInf,
+    attacks,
+    plan_certification,
+)
 from keras_probcert.cli import main
 
 pytestmark = pytest.mark.tensorflow
@@ -92,6 +98,44 @@ def test_plan(capsys):
     assert rows[1]["certify"] == pytest.approx(expected["certify"])
     assert rows[1]["certify"] <= 0.01
     assert rows[0]["agreement"] == 1.0
+
+
+def test_plan_of_a_data_set(files, capsys):
+    command = ["plan", "--kappa", "0.1", "--rows", "1000", "--robust-share", "0.9"]
+    assert main([*command, "--rate", "500", "--workers", "2", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    expected = plan_certification(
+        ExactTest(0.1, 0.01), 1000, robust_share=0.9, rate=500, workers=2
+    )
+    assert row["votes"] == pytest.approx(expected.votes)
+    assert row["hours"] == pytest.approx(row["seconds"] / 2 / 3600)
+    assert main([*command, "--rate", "500", "--hours", "0.01"]) == 0
+    assert "workers needed" in capsys.readouterr().out
+
+
+def test_plan_with_a_model_and_a_pilot(files, capsys):
+    folder, *_ = files
+    command = ["plan", "--rows", "1000", "--model", str(folder / "model.keras")]
+    options = [*VICINITY, "--pilot", str(folder / "data.npz"), "--pilot-rows", "6"]
+    assert main([*command, *options, "--csv"]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    # Four of the six rows are certified.
+    assert 0.2 < float(row["certified"]) < 0.95
+    assert float(row["rate"]) > 0 and float(row["hours"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rate", "5"], "`--rows` must be given"),
+        (["--rows", "5"], "Exactly one of `robust_share`"),
+        (["--rows", "5", "--robust-share", "1"], "`robust_share` must be"),
+        (["--rows", "5", "--pilot", "x.npz"], "`--model` must be given"),
+    ],
+)
+def test_bad_plans(capsys, options, message):
+    assert main(["plan", *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_export(files, tmp_path):
