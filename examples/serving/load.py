@@ -18,6 +18,7 @@ the answers that differ, "lost" the requests without one.
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import http.client
 import json
@@ -55,6 +56,7 @@ class Http:
         address = urllib.parse.urlsplit(url)
         self.connection = http.client.HTTPConnection(address.netloc, timeout=timeout)
         self.path = address.path or "/"
+        self.close = self.connection.close
 
     def __call__(self, **tensors):
         body = json.dumps({name: value.tolist() for name, value in tensors.items()})
@@ -63,7 +65,7 @@ class Http:
             response = self.connection.getresponse()
             answer = response.read()
         except Exception:
-            self.connection.close()  # The next request opens it again.
+            self.close()  # The next request opens it again.
             raise
         if response.status != 200:
             raise Refused(f"{response.status} {answer.decode(errors='replace')[:200]}")
@@ -78,6 +80,7 @@ class Grpc:
         from tensorflow_serving.apis import prediction_service_pb2_grpc
 
         channel = grpc.insecure_channel(address)
+        self.close = channel.close
         self.stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         self.model, self.timeout = model, timeout
 
@@ -117,24 +120,26 @@ def run(connect, inputs, clients, seconds, budget, hard=None, hard_share=0.01, s
     replies, start = [], threading.Barrier(clients)
 
     def client(rng):
-        ask = connect()
-        start.wait()
-        stop = time.perf_counter() + seconds
-        while time.perf_counter() < stop:
-            is_hard = hard is not None and rng.random() < hard_share
-            rows = hard if is_hard else inputs
-            row = rows[rng.integers(len(rows))][None]
-            seeds = rng.integers(-LARGEST, LARGEST, (1, 2), dtype=np.int32)
-            answer = error = None
-            begin = time.perf_counter()
-            try:
-                answer = ask(inputs=row, seed=seeds, **budget)
-            except Refused as refused:
-                error = str(refused)
-            except Exception as lost:
-                print(f"lost: {lost!r}", flush=True)
-            elapsed = time.perf_counter() - begin
-            replies.append(Reply(row, seeds, is_hard, elapsed, answer, error))
+        with contextlib.closing(connect()) as ask:
+            start.wait()
+            stop = time.perf_counter() + seconds
+            while time.perf_counter() < stop:
+                is_hard = hard is not None and rng.random() < hard_share
+                rows = hard if is_hard else inputs
+                row = rows[rng.integers(len(rows))][None]
+                seeds = rng.integers(-LARGEST, LARGEST, (1, 2), dtype=np.int32)
+                replies.append(timed(ask, row, seeds, is_hard))
+
+    def timed(ask, row, seeds, is_hard):
+        answer = error = None
+        begin = time.perf_counter()
+        try:
+            answer = ask(inputs=row, seed=seeds, **budget)
+        except Refused as refused:
+            error = str(refused)
+        except Exception as lost:
+            print(f"lost: {lost!r}", flush=True)
+        return Reply(row, seeds, is_hard, time.perf_counter() - begin, answer, error)
 
     threads = [
         threading.Thread(target=client, args=(rng,), daemon=True)

@@ -22,6 +22,7 @@ Who may choose an input and its seed can try seeds until one certifies: with
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -102,12 +103,13 @@ def count_rows(requests):
 
 @serve.deployment
 class Certifier:
-    """One loaded model, one running batch at a time.
+    """One loaded model, one batch at a time.
 
     `@serve.batch` closes a batch by the clock, also while another one runs; such small
-    batches would queue. So requests wait at a door that is shut while a batch runs, and
-    all that came meanwhile share the next: a request waits for the running batch, the
-    time in which its own fills, and its own.
+    batches would queue. So requests wait at a door. It is open until the batch is full
+    or its time is over, and again once it is answered: all that came meanwhile share
+    the next. So a request waits for the running batch, the time in which its own fills,
+    and its own, as long as no more rows wait than a batch may have.
     """
 
     def __init__(self, model, max_batch_size, batch_wait_timeout_s, most, seeds):
@@ -120,9 +122,10 @@ class Certifier:
         self.shape = tuple(specs["inputs"].shape[1:])
         self.max_batch_size, self.most, self.seeds = max_batch_size, most, seeds
         self.certify.set_max_batch_size(max_batch_size)
-        self.certify.set_batch_wait_timeout_s(batch_wait_timeout_s)
-        self.door, self.inside = asyncio.Event(), 0
-        self.door.set()
+        # A little longer than the door is open, so that nobody comes after it closes.
+        self.certify.set_batch_wait_timeout_s(1.2 * batch_wait_timeout_s + 0.001)
+        self.wait = batch_wait_timeout_s
+        self.door, self.is_open, self.rows_inside = asyncio.Condition(), True, 0
         # The first call is slower than others.
         body = {"inputs": np.zeros((1, *self.shape)), "max_passes": 1}
         self.run([read(body, self.shape, most)])
@@ -134,18 +137,35 @@ class Certifier:
                 raise ValueError(f"at most {self.max_batch_size} rows a request")
         except ValueError as error:
             return JSONResponse({"error": str(error)}, 400)
-        await self.door.wait()
-        self.inside += 1
-        try:
+        async with self.one_of_a_batch(len(tensors["inputs"])):
             return await self.certify(tensors)
+
+    @contextlib.asynccontextmanager
+    async def one_of_a_batch(self, rows):
+        async with self.door:
+            await self.door.wait_for(
+                lambda: self.is_open and self.rows_inside + rows <= self.max_batch_size
+            )
+            if not self.rows_inside:
+                loop = asyncio.get_running_loop()
+                self.closing = loop.call_later(self.wait, self.close_door)
+            self.rows_inside += rows
+        try:
+            yield
         finally:
-            self.inside -= 1
-            if not self.inside:
-                self.door.set()
+            self.rows_inside -= rows
+            if not self.rows_inside:
+                self.closing.cancel()
+                self.is_open = True
+                async with self.door:
+                    self.door.notify_all()
+
+    def close_door(self):
+        self.is_open = False
 
     @serve.batch(batch_size_fn=count_rows)
     async def certify(self, requests):
-        self.door.clear()
+        self.close_door()  # It may be full before its time.
         return await asyncio.to_thread(self.run, requests)
 
     def run(self, requests):
@@ -195,13 +215,14 @@ def main():
 
     import ray
 
-    # However it ends, the processes that it started end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     ray.init(
+        address="local",  # Never a cluster that runs already.
         num_cpus=args.replicas,
         include_dashboard=False,
         object_store_memory=100 * 2**20,  # Requests do not pass through it.
     )
+    # However it ends, the processes that it started end. Ray had a handler of its own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
         serve.start(http_options={"host": args.host, "port": args.port})
         deployment = Certifier.options(
