@@ -1,6 +1,12 @@
 """Train Keras classifiers that hold still, certify each prediction, serve it."""
 
-from keras_probcert import certifiers, perturbations, sequential, training
+from keras_probcert import (
+    certifiers,
+    distributed,
+    perturbations,
+    sequential,
+    training,
+)
 from keras_probcert.certifiers import (
     CertifiedPredictor,
     Decision,
@@ -8,6 +14,7 @@ from keras_probcert.certifiers import (
     SmoothedPredictor,
     forward_rate,
 )
+from keras_probcert.distributed import certify_dataset, load_certificates
 from keras_probcert.perturbations import (
     L0,
     L1,
@@ -65,7 +72,10 @@ __all__ = [
     "VarianceMinimizingModel",
     "__version__",
     "certifiers",
+    "certify_dataset",
+    "distributed",
     "forward_rate",
+    "load_certificates",
     "perturbations",
     "plan_certification",
     "row_seeds",

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_probcert import models, sequential
+from keras_probcert import backend, models, sequential
 from keras_probcert.certifiers import voting
 from keras_probcert.certifiers.certifier import Certifier
 from keras_probcert.certifiers.decision import Decision
@@ -115,6 +115,7 @@ class CertifiedPredictor(Certifier):
             **kwargs,
         )
         self.test = test
+        self._advance = None
 
     @property
     def kappa(self):
@@ -175,6 +176,30 @@ class CertifiedPredictor(Certifier):
             "upper_bound": upper,
             "p_value": p_value,
         }
+
+    def advance(self, x, seed, votes, num_samples, max_samples):
+        """Certificates of rows that may have votes already, a turn further on.
+
+        Args:
+            x: float32 array `(rows, …)`; a row that is not valid is refused.
+            seed: int32 `(rows, 2)`, the same at each turn of a row.
+            votes, num_samples, max_samples: see `certify`.
+
+        Returns:
+            The dict of `predict`; rows that have `max_samples` votes and no decision
+            are undecided.
+        """
+        arrays = x, seed, votes, num_samples, max_samples
+        arrays = [ops.convert_to_tensor(a) for a in arrays]
+        if self._advance is None:
+            names = "inputs", "seed", "votes", "num_samples", "max_samples"
+
+            def certificates(*arrays):
+                return self.call(dict(zip(names, arrays, strict=True)))
+
+            self._advance = backend.compiled(certificates, self, arrays)
+        found = self._advance(*arrays)
+        return {name: ops.convert_to_numpy(value) for name, value in found.items()}
 
     def output_spec(self, row):
         return {

@@ -52,7 +52,7 @@ def run(args):
         victim = CertifiedPredictor(
             victim, perturbation, args.kappa, args.alpha, args.max_samples
         )
-    x, y = data.load(args, labels=True)
+    x, y = data.load(args, victim, labels=True)
     rows = []
     for name in args.attacks:
         accepted = inspect.signature(known[name]).parameters

@@ -1,9 +1,14 @@
 """Labels and certificates of inputs, a row each.
 
+With `--output`, they are written to a folder, a whole data set by many workers if you
+like; the same command goes on where it was stopped.
+
 examples:
   keras-probcert certify model.keras digits.npz --perturbation linf --epsilon 0.1
   keras-probcert certify model.keras mnist:test[:100] --kappa 0.05 --csv > rows.csv
   keras-probcert certify model.keras x.npz --at-least 0.9 || echo not robust enough
+  keras-probcert certify model.keras images/ --output certified --workers 4
+  keras-probcert certify model.keras images/ --output certified --ray-address auto
 """
 
 import sys
@@ -16,20 +21,59 @@ def add_arguments(parser):
     data.add_arguments(parser)
     predictor.add_arguments(parser)
     parser.add_argument("--seed", type=int, help="makes the run repeatable")
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="write Parquet files there, in the order of work, and print a summary",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="on Ray, with --output (needs [ray])"
+    )
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of a Ray cluster, with --output"
+    )
     output.add_demand(parser, "the share of certified rows")
     output.add_arguments(parser)
 
 
 def run(args):
     certified = predictor.predictor(args)
-    x, y = data.load(args)
-    results = certified.predict(x, seed=args.seed, verbose=0)
-    output.show(args, output.columns(results, y), "Certificates", most=20)
-    rate = float(results["certified"].mean())
+    if args.output is None:
+        for name in ("workers", "ray_address"):
+            if getattr(args, name) is not None:
+                option = name.replace("_", "-")
+                raise ValueError(
+                    f"`--{option}` needs `--output`. "
+                    f"Received: {option}={getattr(args, name)}"
+                )
+        x, y = data.load(args, certified)
+        results = certified.predict(x, seed=args.seed, verbose=0)
+        output.show(args, output.columns(results, y), "Certificates", most=20)
+        rows, rate = len(x), float(results["certified"].mean())
+        votes = results["num_samples"].mean()
+    else:
+        found = _write(args, certified)
+        output.show(args, [found], f"Written to {args.output}")
+        rows, rate = found["rows"], found["certified"] / found["rows"]
+        votes = found["votes"] / max(found["new_rows"], 1)
     print(
-        f"{rate:.4g} of {len(x)} rows certified "
+        f"{rate:.4g} of {rows} rows certified "
         f"({certified.perturbation!r}, kappa={certified.kappa}, "
-        f"alpha={certified.alpha}, {results['num_samples'].mean():,.0f} votes a row)",
+        f"alpha={certified.alpha}, {votes:,.0f} votes a row)",
         file=sys.stderr,
     )
     return int(rate < args.at_least)
+
+
+def _write(args, certified):
+    from keras_probcert.distributed import certify_dataset
+
+    source = data.source(args, certified)
+    return certify_dataset(
+        certified,
+        source,
+        args.output,
+        seed=args.seed,
+        workers=args.workers,
+        ray_address=args.ray_address,
+    )

@@ -21,7 +21,7 @@ def run(args):
     from keras_probcert.metrics import success_rate
 
     certified = predictor.predictor(args)
-    x, y = data.load(args, labels=True)
+    x, y = data.load(args, certified, labels=True)
     found = certified.evaluate(x, y, seed=args.seed, verbose=0, return_dict=True)
     rows = []
     for name, value in found.items():

@@ -1,0 +1,176 @@
+"""Rows from arrays, datasets, files and folders, a block at a time."""
+
+import copy
+import pathlib
+
+import numpy as np
+
+from keras_probcert.certifiers.certifier import is_array
+
+WHAT = (
+    "a .npz file with `x` and, where needed, `y`; a folder with x.npy (and y.npy), of "
+    ".npz files, or of .parquet files with a column `x` (and `y`); or a TFDS name with "
+    "its split, as in mnist:test[:100]"
+)
+_BLOCK = 1024
+
+
+class Source:
+    """Inputs and, where there are any, labels, in an order that does not change.
+
+    Args:
+        data: an array of inputs, or a tuple `(x, y)` of arrays; a `tf.data.Dataset`
+            or an iterable of batches, each of them inputs or a tuple that begins with
+            inputs and labels; a `ray.data.Dataset` with columns `x` and `y`; or a
+            string or path: see `WHAT`.
+        row_shape: what rows of a Parquet file, which are lists, are brought to; a
+            tuple, with at most one `None`, or `None` to leave them flat.
+        divide_by: divides the inputs; by default 255 where a file or TFDS holds
+            integers.
+
+    Attributes:
+        total: the number of rows, `None` if it is not known beforehand.
+
+    Raises:
+        ValueError: if there is no such data, or it is empty.
+    """
+
+    def __init__(self, data, row_shape=None, divide_by=None):
+        self.total, self._read, stored = _open(data, row_shape)
+        self._divide_by = divide_by
+        self._stored = stored
+        self._most = None
+
+    def first(self, rows):
+        """The first rows of this source, as a source."""
+        found = copy.copy(self)
+        found._most = rows
+        found.total = rows if self.total is None else min(rows, self.total)
+        return found
+
+    def __iter__(self):
+        """Blocks `(x, y)`, `y` `None` where there is none, `x` of floating point."""
+        left = self._most
+        for block in self._read():
+            x, y = block[0], block[1] if len(block) > 1 else None
+            x, y = np.asarray(x), None if y is None else np.asarray(y)
+            if left is not None:
+                x, y = x[:left], None if y is None else y[:left]
+                left -= len(x)
+            divisor = self._divide_by
+            if divisor is None and self._stored and np.issubdtype(x.dtype, np.integer):
+                divisor = 255.0
+            if divisor is not None:
+                x = (x / divisor).astype("float32")
+            yield x, y
+            if left == 0:
+                return
+
+
+def _open(data, row_shape):
+    """The number of rows, a function that gives blocks, whether they are stored."""
+    if isinstance(data, (str, pathlib.Path)):
+        return *_stored(data, row_shape), True
+    if isinstance(data, tuple) or hasattr(data, "__array__"):
+        arrays = data if isinstance(data, tuple) else (data,)
+        return len(arrays[0]), lambda: _slices(*map(np.asarray, arrays)), False
+    if hasattr(data, "iter_batches"):
+        return data.count(), lambda: map(_columns, _numpy_batches(data)), False
+    if is_array(data) or not hasattr(data, "__iter__"):
+        raise ValueError(
+            "`data` must be an array, a tuple of arrays, a dataset or a path. "
+            f"Received: data of type {type(data).__name__}"
+        )
+    return None, lambda: (b if isinstance(b, (tuple, list)) else (b,) for b in data), 0
+
+
+def _slices(*arrays):
+    for start in range(0, len(arrays[0]), _BLOCK):
+        yield tuple(array[start : start + _BLOCK] for array in arrays)
+
+
+def _numpy_batches(data):
+    return data.iter_batches(batch_size=_BLOCK, batch_format="numpy")
+
+
+def _columns(batch):
+    if "x" not in batch:
+        raise ValueError(
+            f"`data` must have a column `x`. Received: columns {list(batch)}"
+        )
+    return batch["x"], batch.get("y")
+
+
+def _stored(data, row_shape):
+    path = pathlib.Path(data)
+    if path.is_dir():
+        if (path / "x.npy").exists():
+            found = [path]
+        else:
+            found = sorted(path.glob("*.npz")) or sorted(path.glob("*.parquet"))
+        if not found:
+            raise ValueError(f"`data` must be {WHAT}. Received: data={data}")
+    elif path.suffix in (".npz", ".parquet"):
+        found = [path]
+        if not path.exists():
+            raise ValueError(f"`data` must be a file that exists. Received: {data}")
+    else:
+        return _tfds(str(data))
+    if found[0].suffix == ".parquet":
+        return _parquet(found, row_shape)
+    total = sum(len(_arrays(path)[0]) for path in found) if len(found) == 1 else None
+    return total, lambda: (block for path in found for block in _slices(*_arrays(path)))
+
+
+def _arrays(path):
+    """`(x,)` or `(x, y)` of a .npz file or of a folder of .npy files."""
+    # Arrays of objects would run what they bring along.
+    if path.is_dir():
+        files = {f.stem: np.load(f, allow_pickle=False) for f in path.glob("[xy].npy")}
+    else:
+        with np.load(path, allow_pickle=False) as archive:
+            files = {name: archive[name] for name in ("x", "y") if name in archive}
+    if "x" not in files:
+        raise ValueError(f"`data` must hold inputs `x`. Received: data={path}")
+    return tuple(files[name] for name in ("x", "y") if name in files)
+
+
+def _parquet(paths, row_shape):
+    from pyarrow import parquet
+
+    shape = (-1,) if row_shape is None else [-1 if n is None else n for n in row_shape]
+    files = [parquet.ParquetFile(path) for path in paths]
+    for path, file in zip(paths, files, strict=True):
+        if "x" not in file.schema_arrow.names:
+            raise ValueError(f"`data` must have a column `x`. Received: data={path}")
+
+    def blocks():
+        for path, file in zip(paths, files, strict=True):
+            names = [n for n in ("x", "y") if n in file.schema_arrow.names]
+            for batch in file.iter_batches(_BLOCK, columns=names):
+                x, rows = batch.column("x"), batch.num_rows
+                while hasattr(x.type, "value_type"):
+                    x = x.flatten()
+                x = x.to_numpy(zero_copy_only=False)
+                try:
+                    x = x.reshape(rows, *shape)
+                except ValueError:
+                    raise ValueError(
+                        f"`data` must hold rows of shape {row_shape} in column `x`. "
+                        f"Received: {x.size} values in {rows} rows of {path}"
+                    ) from None
+                y = (batch.column(n).to_numpy(zero_copy_only=False) for n in names[1:])
+                yield x, *y
+
+    return sum(file.metadata.num_rows for file in files), blocks
+
+
+def _tfds(name):
+    import tensorflow_datasets as tfds
+
+    name, _, split = name.partition(":")
+    if name not in tfds.list_builders():
+        raise ValueError(f"`data` must be {WHAT}. Received: data={name}")
+    dataset = tfds.load(name, split=split or "test", as_supervised=True)
+    total = int(dataset.cardinality())
+    return total if total >= 0 else None, lambda: tfds.as_numpy(dataset.batch(_BLOCK))

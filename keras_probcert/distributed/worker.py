@@ -1,0 +1,76 @@
+"""What a worker does: turns of votes, with a predictor of its own."""
+
+import pathlib
+import tempfile
+import time
+
+import keras
+import numpy as np
+
+from keras_probcert import backend
+from keras_probcert.seeds import row_seeds
+
+
+class Worker:
+    """Votes on rows, a turn at a time.
+
+    Args:
+        load: a function that gives the built `CertifiedPredictor`.
+        rows_a_task: the most rows of a task.
+        setup: a function without arguments that is called first, or `None`.
+    """
+
+    def __init__(self, load, rows_a_task, setup=None):
+        if setup is not None:
+            setup()
+        self._certified = load()
+        self._rows_a_task = rows_a_task
+
+    def warm_up(self, x):
+        """Compiles: a turn of no votes for one row like `x`, `(1, …)`."""
+        classes = self._certified.num_classes
+        nothing = np.zeros(1, np.int32)
+        votes = np.zeros((1, classes), np.int32)
+        self.turn(x, row_seeds(0, 1), votes, nothing, nothing)
+
+    def turn(self, x, seed, votes, num_samples, most):
+        """The certificates of rows after up to so many votes.
+
+        Args:
+            x, seed, votes, num_samples: see `Rows`.
+            most: int32 `(rows,)`, the most votes of each row, those given included.
+
+        Returns:
+            The dict of `CertifiedPredictor.predict`, and the seconds it took.
+        """
+        start = time.perf_counter()
+        arrays = [x, seed, votes, num_samples, most]
+        rows = len(x)
+        if backend.STATIC_SHAPES:
+            # Each number of rows would be compiled anew; those added get no votes.
+            more = self._rows_a_task - rows
+            arrays = [
+                np.concatenate([a, np.zeros((more, *a.shape[1:]), a.dtype)])
+                for a in arrays
+            ]
+        results = self._certified.advance(*arrays)
+        results = {name: value[:rows] for name, value in results.items()}
+        return results, time.perf_counter() - start
+
+
+def load_bytes(data):
+    """The model in the bytes of a `.keras` file, loaded in safe mode."""
+    import keras_probcert  # noqa: F401 (registers what such files name)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.keras"
+        path.write_bytes(data)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def to_bytes(model):
+    """`model` as the bytes of a `.keras` file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.keras"
+        model.save(path)
+        return path.read_bytes()
