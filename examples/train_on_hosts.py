@@ -17,18 +17,18 @@ One host trains on all its devices, under either backend:
 `--batch-size` only the rows of its own devices: of two hosts alike, the first half
 and the second. So each needs the whole data set to take them from, and any number of
 hosts trains on the same batches. The noise of a row belongs to its place in the whole
-batch, and so the weights are one process', to rounding, where the base has no
-BatchNorm and no Dropout.
+batch, and so the weights are those of one process, to rounding.
 
 **Saving and resuming.** Process 0 saves the model to `--output` after each epoch. If
-a process dies, the others stop. Put the file where all processes see it, and start
-all of them again with the same arguments and `--resume`.
+a process dies, the others stop too, some minutes later. Put the file where all
+processes see it, and start all of them again with the same arguments and `--resume`.
 
 **Data.** scikit-learn's digits by default; `mnist`, through TensorFlow Datasets; or a
 file.npz with images `x` `(rows, height, width, channels)` in [0, 1] and classes `y`.
 """
 
 import argparse
+import contextlib
 import inspect
 import os
 import pathlib
@@ -120,7 +120,8 @@ def load(data):
 def join(coordinator=None, num_processes=1, process_id=0):
     """What distributes training: over all hosts' devices, or all of this one's.
 
-    Must be called before anything is computed.
+    Must be called before anything is computed. Where there is but one device,
+    nothing is distributed: `None`.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -132,6 +133,8 @@ def join(coordinator=None, num_processes=1, process_id=0):
         # Of no effect where the devices are not CPUs.
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         keras.distribution.initialize(coordinator, num_processes, process_id)
+    if len(keras.distribution.list_devices()) == 1:
+        return None
     # Keras can only divide a tf.data.Dataset; `Share` has divided already.
     return keras.distribution.DataParallel(auto_shard_dataset=False)
 
@@ -139,16 +142,20 @@ def join(coordinator=None, num_processes=1, process_id=0):
 def own_places(distribution, batch_size):
     """The places in a batch of which this process feeds the rows."""
     places = np.arange(batch_size)
-    if keras.backend.backend() == "tensorflow":
-        devices = distribution.num_replicas_in_sync
-    else:
-        devices = distribution.num_model_replicas
+    if distribution is None:
+        return places
+    tensorflow = keras.backend.backend() == "tensorflow"
+    devices = (
+        distribution.num_replicas_in_sync
+        if tensorflow
+        else distribution.num_model_replicas
+    )
     if batch_size % devices:
         raise ValueError(
             f"--batch-size must be a multiple of the {devices} devices. "
             f"Received: {batch_size}"
         )
-    if keras.backend.backend() == "tensorflow":
+    if tensorflow:
         return places
     layout = distribution.get_data_layout(places.shape).backend_layout
     parts = layout.addressable_devices_indices_map(places.shape).values()
@@ -227,24 +234,27 @@ def new_model(args, x, y):
     return model
 
 
-def check_agreement(args, x, y, epoch):
-    """That all processes were given the same; otherwise they would train nonsense."""
+def check_agreement(args, x, y):
+    """That all processes were given the same, without which they train nonsense."""
     if args.num_processes == 1:
         return
     from jax.experimental import multihost_utils
 
-    own = {"process_id", "coordinator", "output"}
-    given = {name: str(v) for name, v in vars(args).items() if name not in own}
-    marks = [zlib.crc32(repr(sorted(given.items())).encode()), epoch]
-    marks += [zlib.crc32(np.ascontiguousarray(array)) for array in (x, y)]
-    everyone = multihost_utils.process_allgather(np.asarray(marks, np.uint32))
-    for name, values in zip(
-        ("arguments", "epochs in --output", "x", "y"), everyone.T, strict=True
-    ):
-        if (values != values[0]).any():
+    own = ("coordinator", "process_id", "output")
+    settings = {name: v for name, v in vars(args).items() if name not in own}
+    given = {
+        "arguments": repr(settings).encode(),
+        "images": np.ascontiguousarray(x),
+        "classes": np.ascontiguousarray(y),
+        "file to resume from": args.output.read_bytes() if args.resume else b"",
+    }
+    marks = np.asarray([zlib.crc32(data) for data in given.values()], np.uint32)
+    everyone = multihost_utils.process_allgather(marks)
+    for name, marks in zip(given, everyone.T, strict=True):
+        if (marks != marks[0]).any():
             raise ValueError(
-                f"all processes must be given the same {name}. Received: {name} of "
-                f"process {np.argmax(values != values[0])} unlike those of process 0"
+                f"all processes must be given the same {name}. Received: those of "
+                f"process {np.argmax(marks != marks[0])} differ from those of process 0"
             )
 
 
@@ -260,21 +270,22 @@ def train(args, x, y, distribution):
     Returns:
         The trained model and Keras' `History`.
     """
+    check_agreement(args, x, y)
     share = Share(
         x, y, args.batch_size, own_places(distribution, args.batch_size), args.seed
     )
-    with distribution.scope():
+    with distribution.scope() if distribution else contextlib.nullcontext():
         if args.resume:
             model = keras.saving.load_model(args.output)
         else:
             model = new_model(args, x, y)
-        epoch, rest = divmod(int(model.optimizer.iterations), len(share))
+        done = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+        epoch, rest = divmod(done, len(share))
         if rest or not isinstance(model, training.get(args.method)):
             raise ValueError(
                 f"{args.output} was not trained with these arguments, so --resume "
                 "cannot go on from it"
             )
-        check_agreement(args, x, y, epoch)
         first = args.process_id == 0
         callbacks = [
             keras.callbacks.LambdaCallback(
