@@ -12,7 +12,9 @@ version = re.search(
 
 plots = ["matplotlib>=3.8"]
 report = [*plots, "jinja2>=3.1"]
-examples = [*report, "rich>=13", "scikit-learn>=1.4"]
+ray = ["ray[serve]>=2.50"]
+serving = ["tensorflow-serving-api>=2.20"]
+examples = [*report, "scikit-learn>=1.4"]
 docs = [
     "mkdocs>=1.6,<2",
     "mkdocs-material>=9.5,<10",
@@ -22,6 +24,8 @@ docs = [
 dev = [
     *examples,
     *docs,
+    *ray,
+    *serving,
     "ipykernel>=6.29",
     "jax>=0.4.34",
     "nbclient>=0.10",
@@ -55,6 +59,8 @@ setup(
         "importlib_resources",
         "cleverhans>=4.0",
         "numpy>=1.26",
+        "pyarrow>=17",
+        "rich>=13",
     ],
     entry_points={
         "console_scripts": ["keras-probcert = keras_probcert.cli:main"],
@@ -63,6 +69,8 @@ setup(
         "plots": plots,
         "report": report,
         "examples": examples,
+        "ray": ray,
+        "serving": serving,
         "docs": docs,
         "dev": dev,
     },

@@ -126,8 +126,9 @@ class IBPModel(TrainingMethod):
     def _check_batch(self, x, y=None, name="x"):
         super()._check_batch(x, y, name)
         y = np.asarray(y)
-        hard = np.isin(y, (0, 1)).all() and (self._units == 1 or (y.sum(1) == 1).all())
-        if (self._units == 1 or y.ndim == 2 and y.shape[1] > 1) and not hard:
+        one_hot = y.ndim == 2 and y.shape[1] > 1
+        hard = np.isin(y, (0, 1)).all() and (not one_hot or (y.sum(1) == 1).all())
+        if (self._units == 1 or one_hot) and not hard:
             raise ValueError(
                 "`y` must hold classes or one-hot rows for IBPModel: the loss of soft "
                 f"targets is not bounded. Received: y[0]={y[0]}"

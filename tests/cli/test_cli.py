@@ -13,6 +13,7 @@ from keras_probcert import (
     ExactTest,
     LInf,
     attacks,
+    load_certificates,
     plan_certification,
 )
 from keras_probcert.cli import main
@@ -60,6 +61,26 @@ def test_certify(files, capsys):
     command[2] = str(folder / "inputs.npz")
     assert main([*command, *VICINITY]) == 0
     assert "Certificates" in capsys.readouterr().out
+
+
+def test_certify_into_a_folder(files, tmp_path, capsys):
+    folder, model, x, y = files
+    command = ["certify", str(folder / "model.keras"), str(folder / "data.npz")]
+    command += [*VICINITY, "--seed", "0", "--output", str(tmp_path / "out"), "--json"]
+    expected = CertifiedPredictor(model, LInf(0.2), kappa=0.1).predict(
+        x, seed=0, verbose=0
+    )
+    # The same call goes on.
+    for rows, new in ((5, 5), (8, 3), (8, 0)):
+        assert main([*command, "--rows", str(rows)]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert (found["rows"], found["new_rows"]) == (rows, new)
+    certificates = load_certificates(tmp_path / "out")
+    for name, value in expected.items():
+        np.testing.assert_array_equal(certificates[name], value)
+    np.testing.assert_array_equal(certificates["y"], y)
+    assert main([*command[:-3], "--workers", "2"]) == 2
+    assert "`--workers` needs `--output`" in capsys.readouterr().err
 
 
 def test_a_saved_predictor_brings_its_own_arguments(files, tmp_path, capsys):

@@ -287,6 +287,15 @@ def test_bad_causal_padding_and_constants():
             IBPModel(base)
 
 
+def test_classes_0_and_1_are_no_one_hot_rows(weights):
+    """As a two-class problem has them, or a batch by chance."""
+    model = IBPModel(network(weights), epsilon=0.05)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    history = model.fit(X.astype("float32"), np.array([0, 1, 1, 0]), verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
 def test_bad_soft_targets(weights):
     model = IBPModel(network(weights), epsilon=0.05)
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
