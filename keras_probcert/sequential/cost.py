@@ -22,8 +22,8 @@ from scipy.interpolate import PchipInterpolator
 from keras_probcert.sequential.disagreement import law_of_share, posterior
 from keras_probcert.sequential.operating_characteristics import (
     DECISIONS,
-    _expected_samples,
-    _Times,
+    Times,
+    expected_samples,
 )
 from keras_probcert.sequential.sequential_test import SequentialTest
 from keras_probcert.validation import check_fraction, check_integer, check_number
@@ -114,13 +114,13 @@ def plan_certification(
         test: a `SequentialTest`, such as `CertifiedPredictor.test`.
         rows: the number of inputs.
         robust_share: the share of inputs that are expected to be robust (an
-            agreement above 1 − kappa), in (0, 1). Disagreement is then taken to
-            follow a power law, the law without a scale of its own.
+            agreement above 1 − kappa), in (0, 1). Margins are then taken to follow
+            an exponential law.
         agreement: true agreements of inputs like these, a float array in [0, 1].
         pilot: votes on inputs like these: what `CertifiedPredictor.predict` gave
-            for other rows, with whatever test. A Beta law of the disagreement is
-            learned from them, and what they leave open counts in
-            `votes_deviation`. Some hundred rows will do.
+            for other rows, with whatever test. The law of margins is learned from
+            them, and what they leave open counts in `votes_deviation`: about a
+            tenth of the votes with 500 rows.
         rate: votes a second of one worker, as `forward_rate` measures it; without
             it nothing is said of time.
         workers: workers that share the rows evenly. By default as many as `hours`
@@ -149,9 +149,8 @@ def plan_certification(
 
     Reference:
 
-    - Skellam, "A probability distribution derived from the binomial distribution by
-      regarding the probability of success as variable between the sets of trials",
-      Journal of the Royal Statistical Society B 10 (1948), for Beta laws from votes.
+    - Berger and Wolpert, "The Likelihood Principle" (IMS Lecture Notes 6, 1988), for
+      why votes of a stopped test may be used as they are.
     """
     if not isinstance(test, SequentialTest):
         raise ValueError(
@@ -235,7 +234,7 @@ def _costs(test):
     """
     kappa = test.kappa
     q = _points(kappa, test.max_samples)
-    times = _Times(*test.boundaries(), test.futile)
+    times = Times(*test.boundaries(), test.futile)
     found = [_at(times, value) for value in q]
 
     low, high = math.log(LEAST / 10), -math.log(kappa)
@@ -270,7 +269,7 @@ def _points(kappa, horizon):
 def _at(times, q):
     """Decisions, expected votes and their deviation at a disagreement."""
     law = times.law(q)
-    samples = _expected_samples(law, q)
+    samples = expected_samples(law, q)
     # When within a look's stretch a stream was rejected is not known: its middle.
     rejected_at = (law.times + 1 + np.append(0, law.times[:-1])) / 2
     squares = (

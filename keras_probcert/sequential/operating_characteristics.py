@@ -50,7 +50,7 @@ def operating_characteristics(
         ValueError: if a probability is out of its range, or there are
             200,000 states.
     """
-    test = _Times(certify, reject, futile)
+    test = Times(certify, reject, futile)
     if class_probabilities is not None:
         if agreement is not None or len(quantiles):
             raise ValueError(
@@ -69,7 +69,7 @@ def operating_characteristics(
     for value in p.ravel():
         law = test.law(1.0 - value)
         row = test.decisions(law)
-        row["expected_samples"] = _expected_samples(law, 1.0 - value)
+        row["expected_samples"] = expected_samples(law, 1.0 - value)
         if quantiles:
             row["sample_quantiles"] = [
                 test.quantile(1.0 - value, law, level) for level in quantiles
@@ -83,7 +83,7 @@ def operating_characteristics(
     }
 
 
-class _Times:
+class Times:
     """The boundaries as times, with futility as more rejecting."""
 
     def __init__(self, certify, reject, futile):
@@ -130,7 +130,7 @@ class _Times:
         return float(law.times[np.argmax(law.alive <= 1 - level)])
 
 
-def _expected_samples(law, q, begin=0, disagreements=0.0, mass=1.0):
+def expected_samples(law, q, begin=0, disagreements=0.0, mass=1.0):
     """Votes after `begin`, by Wald's identity."""
     if q == 0:
         alive = np.append(mass, law.alive)[:-1]
@@ -187,7 +187,7 @@ def _with_classes(test, class_probabilities):
         law = test.law(q, start=(settled, 0, state))
         for name, value in test.decisions(law).items():
             totals[name] += value
-        totals["expected_samples"] += _expected_samples(
+        totals["expected_samples"] += expected_samples(
             law, q, settled, state @ np.arange(len(state)), state.sum()
         )
     return {name: float(value) for name, value in totals.items()}
