@@ -143,14 +143,15 @@ def with_hardest(signature, easy, hardest, budgets, repeats):
         cases[name or "none"] = functools.partial(ask, signature, rows, **budget)
     for name, answers in in_turn(cases, repeats).items():
         ms = 1000 * np.array([seconds for _, seconds in answers])
-        votes = [answer["num_samples"][15:].sum() for answer, _ in answers]
-        certified = [answer["certified"][:15].mean() for answer, _ in answers]
+        with_it = [answer for answer, _ in answers if len(answer["votes"]) == 16]
+        votes = [answer["num_samples"][-1] for answer in with_it]
+        certified = [answer["certified"][:-1].mean() for answer in with_it]
         table.add_row(
             name,
             f"{np.median(ms):.0f}",
             f"{ms.max():.0f}",
-            f"{np.mean(votes):,.0f}",
-            f"{np.mean(certified):.3f}",
+            f"{np.mean(votes):,.0f}" if with_it else "",
+            f"{np.mean(certified):.3f}" if with_it else "",
         )
     return table
 
