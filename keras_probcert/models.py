@@ -27,7 +27,8 @@ def check_classifier(model):
 
 def innermost(model):
     """The model itself, without training wrappers around it."""
-    while hasattr(model, "base_model"):
+    # A network of the user's may have a `base_model` too, with a head on it.
+    while getattr(model, "wraps_base_model", False):
         model = model.base_model
     return model
 

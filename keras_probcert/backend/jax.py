@@ -89,15 +89,16 @@ def while_loop(cond, body, state):
     return jax.lax.while_loop(lambda s: cond(*s), lambda s: tuple(body(*s)), state)
 
 
-def compiled(function, model, examples):
+def compiled(function, model, examples, jit_compile=True):
     """`function` compiled, anew for each number of rows.
 
     Args:
         function: takes arrays whose first axis is the rows.
         model: the built Keras model whose variables `function` reads.
         examples: arrays of the shapes and dtypes to come.
+        jit_compile: of no effect, as all is compiled by XLA.
     """
-    del examples
+    del examples, jit_compile
     variables = model.variables
 
     @jax.jit

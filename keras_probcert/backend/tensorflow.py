@@ -151,18 +151,23 @@ def repeat(start, stop, body, state):
     return state
 
 
-def compiled(function, model, examples):
+def compiled(function, model, examples, jit_compile=False):
     """`function` compiled for any number of rows.
 
     Args:
         function: takes arrays whose first axis is the rows.
         model: the built Keras model whose variables `function` reads.
         examples: arrays of the shapes and dtypes to come.
+        jit_compile: whether XLA compiles it.
     """
     del model  # A graph reads variables where they are.
     signature = [tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in examples]
     # TensorFlow warns of code that is traced often, which a partial does not show.
-    return tf.function(functools.partial(function), input_signature=signature)
+    return tf.function(
+        functools.partial(function),
+        input_signature=signature,
+        jit_compile=jit_compile or None,
+    )
 
 
 def input_gradient(value, x):

@@ -197,7 +197,9 @@ class CertifiedPredictor(Certifier):
             def certificates(*arrays):
                 return self.call(dict(zip(names, arrays, strict=True)))
 
-            self._advance = backend.compiled(certificates, self, arrays)
+            self._advance = backend.compiled(
+                certificates, self, arrays, self.jit_compile
+            )
         found = self._advance(*arrays)
         return {name: ops.convert_to_numpy(value) for name, value in found.items()}
 

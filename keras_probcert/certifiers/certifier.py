@@ -39,6 +39,8 @@ class Certifier(keras.Model):
     # Inputs that share a loop.
     _batch_size = 1024
 
+    wraps_base_model = True
+
     # What `certify` takes of each row to bound its work, int32 `(rows,)`.
     budgets = ()
 

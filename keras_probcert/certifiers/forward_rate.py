@@ -78,6 +78,8 @@ def forward_rate(certified, x=None, seconds=2.0):
             f"Received: certified={certified!r}"
         )
     seconds = check_number("seconds", seconds)
+    if not seconds:
+        raise ValueError(f"`seconds` must be above 0. Received: seconds={seconds}")
     if x is None:
         x = _constants(certified)
     x = certified._check(x)

@@ -51,6 +51,6 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     try:
         return COMMANDS[args.command].run(args)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"keras-probcert {args.command}: {error}", file=sys.stderr)
         return 2

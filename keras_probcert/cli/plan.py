@@ -112,7 +112,7 @@ def _of_data_set(args):
         certified = predictor.predictor(args)
         test, x = certified.test, None
         if args.pilot is not None:
-            x = _pilot_inputs(args)
+            x = _pilot_inputs(args, certified)
             pilot = certified.predict(x, verbose=0)
         if rate is None:
             rate = forward_rate(certified, x)
@@ -138,9 +138,10 @@ def _of_data_set(args):
     return 0
 
 
-def _pilot_inputs(args):
+def _pilot_inputs(args, certified):
     of_pilot = {"data": args.pilot, "rows": args.pilot_rows}
-    x, _ = data.load(argparse.Namespace(**of_pilot, divide_by=args.divide_by))
+    of_pilot = argparse.Namespace(**of_pilot, divide_by=args.divide_by)
+    x, _ = data.load(of_pilot, certified)
     return x
 
 

@@ -66,9 +66,9 @@ def certify_dataset(
             models with classes of your own (each worker calls it).
         data: inputs `(rows, …)`, or a tuple `(x, y)` of arrays; a `tf.data.Dataset` or
             an iterable of batches; a `ray.data.Dataset` with columns `x` and, if you
-            like, `y`; the path of a `.npz` or `.parquet` file or of a folder of them;
-            or a TFDS name with its split, as in `"mnist:test[:100]"`. In the same
-            order at every call.
+            like, `y` (it is materialized first, in its order); the path of a `.npz`
+            or `.parquet` file or of a folder of them; or a TFDS name with its split,
+            as in `"mnist:test[:100]"`. In the same order at every call.
         output: a folder, for `run.json` and `certificates/*.parquet`; on storage that
             this process can write to (workers do not write).
         seed: a nonnegative int; row i draws from `row_seeds(seed, 1, first_row=i)`.
@@ -77,7 +77,8 @@ def certify_dataset(
         workers: the number of workers on Ray; `None` (default) for this process alone,
             or, with `ray_address`, as many as the cluster has places for.
         ray_address: of the cluster, as `ray.init` takes it (`"auto"`,
-            `"ray://host:10001"`); by default Ray runs on this machine.
+            `"ray://host:10001"`); by default Ray runs on this machine. Where this
+            process is connected to a cluster, that one is taken.
         resources: what each worker takes of the cluster, `{"num_cpus": 1}` by default.
         batch_size: the most rows of a task; 256 by default. A lost worker loses up to
             a task.
@@ -85,8 +86,8 @@ def certify_dataset(
             half minute.
         divide_by: divides the inputs; by default 255 where a file or TFDS holds
             integers.
-        setup: a function without arguments that each worker calls first, to import
-            what registers your classes, say.
+        setup: a function without arguments that this process and each worker call
+            first, to import what registers your classes, say.
         verbose: "auto" or 1 shows progress with the time left; 0 does not.
 
     Returns:
@@ -124,8 +125,15 @@ def certify_dataset(
     check_integer("rows_a_file", rows_a_file)
     if workers is not None:
         check_integer("workers", workers)
+    if resources is not None and workers is None and ray_address is None:
+        raise ValueError(
+            "`resources` are those of workers: give `workers` or `ray_address`. "
+            f"Received: resources={resources}"
+        )
     if seed is not None:
         seed = check_integer("seed", seed, least=0)
+    if setup is not None:
+        setup()
     load, certified = _loader(model)
     shape = models.row_shape(certified.base_model)
     if shape is None:
@@ -136,12 +144,12 @@ def certify_dataset(
     source = data
     if not isinstance(data, Source):
         source = Source(data, shape if None not in shape else None, divide_by)
-    make = functools.partial(Worker, load, batch_size, setup)
-    if workers is None and ray_address is None:
-        pool = LocalPool(Worker(lambda: certified, batch_size, setup))
-    else:
-        pool = RayPool(make, workers, ray_address, resources)
     with Store(output, fingerprint(certified, seed), rows_a_file) as store:
+        if workers is None and ray_address is None:
+            pool = LocalPool(Worker(lambda: certified, batch_size))
+        else:
+            make = functools.partial(Worker, load, batch_size, setup, store.run)
+            pool = RayPool(make, workers, ray_address, resources)
         fresh = map(store.left, _rows(source, certified, store.run["seed"]))
         found = _run(
             pool, fresh, certified.test, batch_size, store, source.total, verbose
@@ -158,8 +166,9 @@ def _totals(output):
         "refused": int((found["decision"] == Decision.REFUSED).sum()),
     }
     if "y" in found:
+        labelled = found["y"] >= 0
         right = found["certified"] & (found["label"] == found["y"])
-        totals["certified_robust_accuracy"] = float(right.mean())
+        totals["certified_robust_accuracy"] = float(right[labelled].mean())
     return totals
 
 
@@ -223,6 +232,7 @@ def _finished(pool, schedule, store):
             continue
         votes = int((results["num_samples"] - rows.num_samples).sum())
         rows.votes, rows.num_samples = results["votes"], results["num_samples"]
+        rows.losses[:] = 0
         open_ = (results["decision"] == Decision.UNDECIDED) & (
             rows.num_samples < schedule.horizon
         )
@@ -237,6 +247,8 @@ def _rows(source, certified, seed):
     classes = certified.num_classes
     for x, y in source:
         check_floating("data", x)
+        if not len(x):
+            continue
         if len(x.shape) != 1 + len(shape) or any(
             None not in (a, b) and a != b
             for a, b in zip(x.shape[1:], shape, strict=True)
@@ -245,6 +257,7 @@ def _rows(source, certified, seed):
                 f"`data` must hold rows of shape {shape}. "
                 f"Received: {x.shape[1:]} from row {start} on"
             )
+        shape = x.shape[1:]  # Where it was left open, all are like the first.
         count = len(x)
         with np.errstate(over="ignore"):
             x = np.ascontiguousarray(x, np.float32)

@@ -4,9 +4,10 @@ import hashlib
 import json
 
 import keras
-import numpy as np
 
-from keras_probcert import models
+# Where configurations name layers, and what of them is not the model.
+NAMES = ("name", "keras_history", "input_layers", "output_layers")
+LEFT_OUT = ("compile_config", "shared_object_id")
 
 
 def fingerprint(certified, seed):
@@ -19,7 +20,7 @@ def fingerprint(certified, seed):
     return {
         "model": _digest(certified),
         "perturbation": repr(certified.perturbation),
-        "test": repr(certified.test),
+        "test": f"{certified.test!r} {_hash(*_times(certified.test))}",
         "seed": seed,
         # Backends draw other noise from the same seed.
         "backend": keras.backend.backend(),
@@ -28,7 +29,7 @@ def fingerprint(certified, seed):
 
 def _digest(certified):
     """A hash of the base model's layers and weights."""
-    base = models.innermost(certified.base_model)
+    base = certified.base_model
     try:
         config = keras.saving.serialize_keras_object(base)
     except NotImplementedError:
@@ -36,10 +37,21 @@ def _digest(certified):
     described = json.dumps(
         [_without_names(config), certified.from_logits], sort_keys=True, default=repr
     )
-    found = hashlib.sha256(described.encode())
-    for weight in base.weights:
-        value = np.asarray(keras.ops.convert_to_numpy(weight))
-        found.update(f"{value.shape} {value.dtype}".encode() + value.tobytes())
+    return _hash(described, *map(keras.ops.convert_to_numpy, base.weights))
+
+
+def _times(test):
+    """What decides, of a test whose configuration may not say all."""
+    return test.certify_times, test.reject_until
+
+
+def _hash(*parts):
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            found.update(part.encode())
+        else:
+            found.update(f"{part.shape} {part.dtype}".encode() + part.tobytes())
     return found.hexdigest()[:32]
 
 
@@ -56,13 +68,16 @@ def _without_names(config):
             for each in part:
                 collect(each)
 
-    def renamed(part):
+    def renamed(part, is_name=False):
         if isinstance(part, dict):
-            left_out = ("compile_config", "shared_object_id")
-            return {k: renamed(v) for k, v in part.items() if k not in left_out}
+            return {
+                key: renamed(value, key in NAMES)
+                for key, value in part.items()
+                if key not in LEFT_OUT
+            }
         if isinstance(part, (list, tuple)):
-            return [renamed(each) for each in part]
-        return numbers.get(part, part) if isinstance(part, str) else part
+            return [renamed(each, is_name) for each in part]
+        return numbers.get(part, part) if is_name and isinstance(part, str) else part
 
     collect(config)
     return renamed(config)

@@ -44,10 +44,18 @@ class RayPool:
         self._resources = {"num_cpus": 1, **(resources or {})}
         self._make = make
         self._starting, self._running, self._free = {}, {}, []
-        self._failures = 0
+        self._failures, self._owner = 0, False
         self.lost_workers, self.lost_seconds = 0, 0.0
 
     def __enter__(self):
+        try:
+            self._connect()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _connect(self):
         ray = self._ray
         self._owner = not ray.is_initialized()
         if self._owner:
@@ -67,41 +75,38 @@ class RayPool:
             "TF_NUM_INTRAOP_THREADS": threads,
             "TF_NUM_INTEROP_THREADS": threads,
             "TF_CPP_MIN_LOG_LEVEL": "2",
+            # This process may have a model on the same accelerator.
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             "KERAS_BACKEND": keras.backend.backend(),
         }
         self._actor = ray.remote(_Actor).options(
             max_restarts=0, runtime_env={"env_vars": environment}, **self._resources
         )
         self._make = ray.put(self._make)
-        return self
 
     def __exit__(self, *exception):
         started = [worker for worker, *_ in self._starting.values()]
         running = [worker for worker, *_ in self._running.values()]
-        for worker in [*started, *running, *self._free]:
-            self._ray.kill(worker)
-        if self._owner:
-            self._ray.shutdown()
+        try:
+            for worker in [*started, *running, *self._free]:
+                self._ray.kill(worker)
+        finally:
+            if self._owner:
+                self._ray.shutdown()
 
     def start(self, x):
         """Returns when workers are ready for rows like `x`: the seconds it took.
 
         Those that find no room within a minute come later.
         """
-        self._x, begin, warned = x, time.perf_counter(), False
+        self._x, begin = x, time.perf_counter()
         for _ in range(self.size):
             self._start_one(begin)
         while self._starting:
-            self.wait(timeout=1.0)
-            if time.perf_counter() - begin > PATIENCE and self._free:
+            self.wait()
+            if self._free and time.perf_counter() - begin > PATIENCE:
                 break
-            if time.perf_counter() - begin > PATIENCE and not warned:
-                warned = True
-                warnings.warn(
-                    f"No worker has started yet. Each needs {self._resources}; the "
-                    f"cluster has {self._ray.cluster_resources()}.",
-                    stacklevel=2,
-                )
         return time.perf_counter() - begin
 
     def _start_one(self, since, replaces=False):
@@ -121,11 +126,17 @@ class RayPool:
         )
         self._running[task] = worker, rows, time.perf_counter()
 
-    def wait(self, timeout=None):
+    def wait(self):
         ray = self._ray
         pending = [*self._running, *self._starting]
-        ended, _ = ray.wait(pending, num_returns=1, timeout=timeout)
+        ended, _ = ray.wait(pending, num_returns=1, timeout=PATIENCE)
         if not ended:
+            if not (self._running or self._free):
+                warnings.warn(
+                    f"Waiting for a worker to start. Each needs {self._resources}; the "
+                    f"cluster has {ray.cluster_resources()}.",
+                    stacklevel=2,
+                )
             return None
         task = ended[0]
         if task in self._starting:
@@ -141,9 +152,24 @@ class RayPool:
             self.lost_workers += 1
             self.lost_seconds += now - since
             self._start_one(now, replaces=True)
+            self._replace_dead(now)
             return rows, None
         self._free.append(worker)
         return rows, results
+
+    def _replace_dead(self, now):
+        """Starts others for free workers that left with the same node, say."""
+        if not self._free:
+            return
+        asked = {worker.ping.remote(): worker for worker in self._free}
+        ended, _ = self._ray.wait([*asked], num_returns=len(asked), timeout=1.0)
+        for answer in ended:
+            try:
+                self._ray.get(answer)
+            except self._ray.exceptions.RayError:
+                self._free.remove(asked[answer])
+                self.lost_workers += 1
+                self._start_one(now, replaces=True)
 
     def _started(self, task):
         worker, since, replaces = self._starting.pop(task)
@@ -175,6 +201,9 @@ class _Actor:
         # Not in the constructor, whose errors look like those of a lost machine.
         self._worker = self._make()
         self._worker.warm_up(x)
+
+    def ping(self):
+        pass
 
     def turn(self, *arrays):
         return self._worker.turn(*arrays)

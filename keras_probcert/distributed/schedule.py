@@ -48,7 +48,7 @@ class Schedule:
     def _work(self, rows):
         """Votes that each row is expected to take in its next turn."""
         left = np.minimum(self.turn, self.horizon - rows.num_samples)
-        return np.where(rows.num_samples > 0, left, min(self._usual, self.turn))
+        return np.where(rows.num_samples > 0, left, self._usual)
 
     def next(self):
         """The rows of a task and the most votes of each then, or `None`.

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from keras_probcert.certifiers.certifier import is_array
+from keras_probcert.validation import check_integer
 
 WHAT = (
     "a .npz file with `x` and, where needed, `y`; a folder with x.npy (and y.npy), of "
@@ -36,6 +37,10 @@ class Source:
     """
 
     def __init__(self, data, row_shape=None, divide_by=None):
+        if divide_by is not None and not 0 < divide_by < np.inf:
+            raise ValueError(
+                f"`divide_by` must be a number above 0. Received: divide_by={divide_by}"
+            )
         self.total, self._read, stored = _open(data, row_shape)
         self._divide_by = divide_by
         self._stored = stored
@@ -43,6 +48,7 @@ class Source:
 
     def first(self, rows):
         """The first rows of this source, as a source."""
+        check_integer("rows", rows)
         found = copy.copy(self)
         found._most = rows
         found.total = rows if self.total is None else min(rows, self.total)
@@ -73,15 +79,31 @@ def _open(data, row_shape):
         return *_stored(data, row_shape), True
     if isinstance(data, tuple) or hasattr(data, "__array__"):
         arrays = data if isinstance(data, tuple) else (data,)
-        return len(arrays[0]), lambda: _slices(*map(np.asarray, arrays)), False
+        arrays = [np.asarray(a) for a in arrays if a is not None]
+        if not arrays or {a.ndim > 0 and len(a) for a in arrays} != {len(arrays[0])}:
+            raise ValueError(
+                "`data` must hold one label for each input. Received: arrays of shapes "
+                f"{[a.shape for a in arrays]}"
+            )
+        return len(arrays[0]), lambda: _slices(*arrays), False
     if hasattr(data, "iter_batches"):
+        # Places in the data are what rows are known by. And it is made before workers
+        # start, who would leave no room for what makes it.
+        data.context.execution_options.preserve_order = True
+        data = data.materialize()
         return data.count(), lambda: map(_columns, _numpy_batches(data)), False
-    if is_array(data) or not hasattr(data, "__iter__"):
+    if is_array(data) or isinstance(data, dict) or not hasattr(data, "__iter__"):
         raise ValueError(
             "`data` must be an array, a tuple of arrays, a dataset or a path. "
             f"Received: data of type {type(data).__name__}"
         )
-    return None, lambda: (b if isinstance(b, (tuple, list)) else (b,) for b in data), 0
+    return None, lambda: map(_batch, data), False
+
+
+def _batch(batch):
+    if isinstance(batch, dict):
+        return _columns(batch)
+    return batch if isinstance(batch, (tuple, list)) else (batch,)
 
 
 def _slices(*arrays):
@@ -126,7 +148,10 @@ def _arrays(path):
     """`(x,)` or `(x, y)` of a .npz file or of a folder of .npy files."""
     # Arrays of objects would run what they bring along.
     if path.is_dir():
-        files = {f.stem: np.load(f, allow_pickle=False) for f in path.glob("[xy].npy")}
+        files = {
+            f.stem: np.load(f, mmap_mode="r", allow_pickle=False)
+            for f in path.glob("[xy].npy")
+        }
     else:
         with np.load(path, allow_pickle=False) as archive:
             files = {name: archive[name] for name in ("x", "y") if name in archive}
@@ -148,21 +173,33 @@ def _parquet(paths, row_shape):
         for path, file in zip(paths, files, strict=True):
             names = [n for n in ("x", "y") if n in file.schema_arrow.names]
             for batch in file.iter_batches(_BLOCK, columns=names):
-                x, rows = batch.column("x"), batch.num_rows
-                while hasattr(x.type, "value_type"):
-                    x = x.flatten()
-                x = x.to_numpy(zero_copy_only=False)
                 try:
-                    x = x.reshape(rows, *shape)
-                except ValueError:
+                    x = _flat(batch.column("x")).reshape(batch.num_rows, *shape)
+                except ValueError as error:
                     raise ValueError(
-                        f"`data` must hold rows of shape {row_shape} in column `x`. "
-                        f"Received: {x.size} values in {rows} rows of {path}"
+                        f"`data` must hold rows of shape {row_shape or 'alike'} in "
+                        f"column `x`. Received: {path}, {error}"
                     ) from None
                 y = (batch.column(n).to_numpy(zero_copy_only=False) for n in names[1:])
                 yield x, *y
 
     return sum(file.metadata.num_rows for file in files), blocks
+
+
+def _flat(column):
+    """The values of a column of lists, all alike, one after the other."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    while hasattr(column.type, "value_type"):
+        lengths = compute.unique(compute.list_value_length(column))
+        if column.null_count or len(lengths) > 1:
+            raise ValueError("lists of different lengths")
+        column = column.flatten()
+    if column.null_count and pa.types.is_integer(column.type):
+        raise ValueError("integers with missing values among them")
+    # A missing number is NaN, and its row is refused.
+    return column.to_numpy(zero_copy_only=False)
 
 
 def _tfds(name):

@@ -5,7 +5,6 @@ each written whole or not at all; the rows in them are done and are not done aga
 """
 
 import datetime
-import fcntl
 import json
 import os
 import pathlib
@@ -42,11 +41,21 @@ class Store:
         self._certificates = self.folder / "certificates"
         self._rows_a_file = rows_a_file
         self._waiting, self._count, self._since = [], 0, time.monotonic()
+        known = {".lock", "certificates", "run.json", ".run.json"}
+        if self.folder.is_dir():
+            others = {path.name for path in self.folder.iterdir()} - known
+            if others:
+                raise ValueError(
+                    "`output` must be a new or empty folder, or that of the same run. "
+                    f"Received: output={self.folder}, which holds {sorted(others)}"
+                )
         self._certificates.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
         try:
-            for left in self._certificates.glob(".*"):
-                left.unlink()  # Of a process that was stopped while it wrote.
+            # Of a process that was stopped while it wrote.
+            (self.folder / ".run.json").unlink(missing_ok=True)
+            for left in self._certificates.glob(".part-*"):
+                left.unlink()
             self.run = self._agreed(run)
             self.done = self._written()
         except BaseException:
@@ -71,23 +80,22 @@ class Store:
     def _locked(self):
         lock = open(self.folder / ".lock", "w")
         try:
+            import fcntl
+
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
             raise RuntimeError(
                 f"Another process is writing to `output`, {self.folder}"
             ) from None
+        except (ImportError, OSError):
+            pass  # Not every system has locks.
         return lock
 
     def _agreed(self, run):
         file = self.folder / "run.json"
-        if not file.exists():
-            others = {p.name for p in self.folder.iterdir()} - {".lock", "certificates"}
-            if others or any(self._certificates.iterdir()):
-                raise ValueError(
-                    "`output` must be a new or empty folder, or that of the same run. "
-                    f"Received: output={self.folder}, which holds {sorted(others)}"
-                )
+        if not self._files():
+            # Of a run that certified nothing, nothing need be kept.
             if run["seed"] is None:
                 run = {
                     **run,
@@ -99,13 +107,18 @@ class Store:
                 file, lambda path: path.write_text(json.dumps(found, indent=1))
             )
             return found
+        if not file.exists():
+            raise ValueError(
+                "`output` must be a new or empty folder, or that of the same run. "
+                f"Received: output={self.folder}, with certificates and no run.json"
+            )
         found = json.loads(file.read_text())
         for name in run:
-            if run[name] != found[name] and (name, run[name]) != ("seed", None):
+            if run[name] != found.get(name) and (name, run[name]) != ("seed", None):
                 raise ValueError(
                     "`output` must be a new or empty folder, or that of the same run. "
                     f"Received: output={self.folder}, which holds certificates of "
-                    f"another {name}: {found[name]}, not {run[name]}"
+                    f"another {name}: {found.get(name)}, not {run[name]}"
                 )
         return found
 
@@ -113,12 +126,17 @@ class Store:
         return sorted(self._certificates.glob("part-*.parquet"))
 
     def _written(self):
-        """From each row that is done to the digest of its input."""
-        done = {}
+        """From each row that is done to its input's digest and its label."""
+        done, rows = {}, 0
         for file in self._files():
-            table = parquet.read_table(file, columns=["id", "input_sha256"])
-            done |= dict(
-                zip(*(table.column(i).to_pylist() for i in range(2)), strict=True)
+            table = parquet.read_table(file, columns=["id", "input_sha256", "y"])
+            ids, *known = (table.column(i).to_pylist() for i in range(3))
+            done |= dict(zip(ids, zip(*known, strict=True), strict=True))
+            rows += len(ids)
+        if len(done) < rows:
+            raise ValueError(
+                "`output` must hold each row once. Received: "
+                f"output={self.folder}, with {rows - len(done)} rows twice"
             )
         return done
 
@@ -126,24 +144,25 @@ class Store:
         """Those of `rows` that have no certificate yet.
 
         Raises:
-            ValueError: if one has a certificate that is of another input.
+            ValueError: if one has a certificate that is of another input or label.
         """
         known = [self.done.get(int(i)) for i in rows.id]
         if any(known):
-            for i, old, new in zip(rows.id, known, digests(rows.x), strict=True):
-                if old is not None and old != new:
+            given = zip(digests(rows.x), rows.y.tolist(), strict=True)
+            for i, old, new in zip(rows.id, known, given, strict=True):
+                if old not in (None, new):
+                    what = "input" if old[0] != new[0] else "label"
                     raise ValueError(
                         "`data` must be that of the run in `output`. Received: another "
-                        f"input in row {i}"
+                        f"{what} in row {i}"
                     )
         return rows[np.array([k is None for k in known], bool)]
 
     def add(self, rows, results):
         """Takes the certificates of `rows`, and writes them when enough are there."""
-        if not len(rows):
-            return
-        self._waiting.append(_table(rows, results))
-        self._count += len(rows)
+        if len(rows):
+            self._waiting.append(_table(rows, results))
+            self._count += len(rows)
         late = time.monotonic() - self._since > SECONDS_A_FILE
         if self._count >= self._rows_a_file or late:
             self.flush()
@@ -179,8 +198,7 @@ class Store:
 def _table(rows, results):
     columns = {"id": rows.id, "input_sha256": digests(rows.x)}
     columns["seed"] = _lists(rows.seed, pa.int32())
-    if (rows.y >= 0).any():
-        columns["y"] = rows.y
+    columns["y"] = rows.y.astype(np.int64)
     columns |= {
         name: _lists(value, pa.int32()) if value.ndim == 2 else value
         for name, value in results.items()
@@ -206,8 +224,8 @@ def load_certificates(output, columns=None):
 
         - `id`: int64 `(rows,)`, the place of the row in the data;
         - `seed`: int32 `(rows, 2)`, with which `predict(x[i:i+1], seed=…)` repeats
-          the certificate of row i alone;
-        - `y`: int64 `(rows,)`, where the data had labels.
+          the certificate of row i alone (of a refused row it raises);
+        - `y`: int64 `(rows,)`, if the data had labels; −1 in rows without.
 
     Raises:
         ValueError: if the folder holds no certificates.
@@ -247,4 +265,6 @@ def load_certificates(output, columns=None):
             found[name] = values.reshape(len(column), column.type.list_size)
         else:
             found[name] = column.to_numpy(zero_copy_only=False)
+    if "y" in found and (found["y"] < 0).all():
+        del found["y"]
     return found

@@ -7,8 +7,9 @@ import time
 import keras
 import numpy as np
 
-from keras_probcert import backend
+from keras_probcert.distributed.fingerprint import fingerprint
 from keras_probcert.seeds import row_seeds
+from keras_probcert.version import __version__
 
 
 class Worker:
@@ -18,13 +19,27 @@ class Worker:
         load: a function that gives the built `CertifiedPredictor`.
         rows_a_task: the most rows of a task.
         setup: a function without arguments that is called first, or `None`.
+        run: what `fingerprint` must give here, and the library's version; `None` where
+            the predictor is that of the process that asks.
+
+    Raises:
+        ValueError: if this worker has another model, or another version.
     """
 
-    def __init__(self, load, rows_a_task, setup=None):
+    def __init__(self, load, rows_a_task, setup=None, run=None):
         if setup is not None:
             setup()
         self._certified = load()
         self._rows_a_task = rows_a_task
+        if run is not None:
+            here = fingerprint(self._certified, run["seed"])
+            here["library_version"] = __version__
+            for name, value in here.items():
+                if value != run[name]:
+                    raise ValueError(
+                        f"All workers must have the same {name}. "
+                        f"Received: {value}, not {run[name]}"
+                    )
 
     def warm_up(self, x):
         """Compiles: a turn of no votes for one row like `x`, `(1, …)`."""
@@ -46,7 +61,7 @@ class Worker:
         start = time.perf_counter()
         arrays = [x, seed, votes, num_samples, most]
         rows = len(x)
-        if backend.STATIC_SHAPES:
+        if self._certified._static_shapes:
             # Each number of rows would be compiled anew; those added get no votes.
             more = self._rows_a_task - rows
             arrays = [

@@ -75,6 +75,9 @@ class TrainingMethod(keras.Model):
         method._named = tuple(kwargs)
         return method
 
+    # What it answers is what its base model answers.
+    wraps_base_model = True
+
     def __init__(self, model, clip=(0.0, 1.0), seed=None, scheduled=None, **kwargs):
         # The base casts for itself. Casting here would round the input before
         # the noise is added, and train around another input.

@@ -11,12 +11,14 @@ from keras_probcert import (
     L2,
     CertifiedPredictor,
     Decision,
+    ExactTest,
     LInf,
     certify_dataset,
     load_certificates,
 )
 from keras_probcert.distributed.fingerprint import fingerprint
 from keras_probcert.distributed.local_pool import LocalPool
+from keras_probcert.distributed.worker import Worker
 
 ROWS = 300
 
@@ -131,9 +133,51 @@ def test_another_run_is_refused(make_predictor, run, data, tmp_path):
         run((x[::-1], y), tmp_path)
     # More rows of the same data are the same run.
     assert run(data, tmp_path)["new_rows"] == ROWS - 60
+    with pytest.raises(ValueError, match="another label in row 0"):
+        run(x, tmp_path)
     (tmp_path / "run.json").unlink()
-    with pytest.raises(ValueError, match="new or empty folder"):
+    with pytest.raises(ValueError, match="certificates and no run.json"):
         run(data, tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="another model: None"):
+        run(data, tmp_path)
+    part = tmp_path / "certificates" / "part-000000.parquet"
+    part.with_name("part-000077.parquet").write_bytes(part.read_bytes())
+    with pytest.raises(ValueError, match="new or empty folder"):
+        run(data, tmp_path / "certificates")
+
+
+def test_rows_that_are_there_twice_are_no_run(data, run, tmp_path):
+    run((data[0][:60], data[1][:60]), tmp_path)
+    part = tmp_path / "certificates" / "part-000000.parquet"
+    part.with_name("part-000077.parquet").write_bytes(part.read_bytes())
+    with pytest.raises(ValueError, match="must hold each row once"):
+        run(data, tmp_path)
+
+
+def test_a_run_that_certified_nothing_binds_nobody(data, run, make_predictor, tmp_path):
+    with pytest.raises(ValueError, match="floating-point dtype"):
+        run((data[0] > 0.5).astype(int), tmp_path)
+    # Killed while it wrote what it is.
+    (tmp_path / ".run.json").write_text("{")
+    other = make_predictor(kappa=0.1)
+    found = certify_dataset(other, data[0][:5], tmp_path, seed=3, verbose=0)
+    assert found["rows"] == 5 and found["seed"] == 3
+
+
+def test_some_labels_and_empty_batches(data, run, tmp_path):
+    class Batches:
+        def __iter__(self):
+            yield data[0][:50], data[1][:50]
+            yield data[0][:0], data[1][:0]
+            yield (data[0][50:100],)
+
+    found = run(Batches(), tmp_path)
+    certificates = load_certificates(tmp_path)
+    assert found["rows"] == 100 and certificates["y"].dtype == np.int64
+    assert (certificates["y"][50:] == -1).all()
+    right = certificates["certified"] & (certificates["label"] == certificates["y"])
+    assert found["certified_robust_accuracy"] == right[:50].mean()
 
 
 def test_layers_names_are_not_part_of_the_model_but_activations_are(make_predictor):
@@ -147,6 +191,60 @@ def test_layers_names_are_not_part_of_the_model_but_activations_are(make_predict
         certified = CertifiedPredictor(base, LInf(0.2), 0.05, 0.05)
         found.append(fingerprint(certified, 7)["model"])
     assert found[0] != found[1]
+
+
+def fingerprint_of(base, **kwargs):
+    return fingerprint(CertifiedPredictor(base, LInf(0.2), **kwargs), 7)
+
+
+def test_names_of_activations_and_heads_are_part_of_the_model():
+    def named(activation):
+        layers = [keras.Input((2,)), keras.layers.Activation(activation, name="relu")]
+        return keras.Sequential(
+            [*layers, keras.layers.Dense(3, kernel_initializer="ones")]
+        )
+
+    assert fingerprint_of(named("relu")) != fingerprint_of(named("tanh"))
+
+    class Headed(keras.Model):
+        def __init__(self, head):
+            super().__init__()
+            self.base_model = named("relu")
+            self.head = keras.layers.Dense(3, kernel_initializer=head)
+
+        def call(self, x):
+            return self.head(self.base_model(x))
+
+    heads = [Headed(head) for head in ("ones", "zeros")]
+    for head in heads:
+        head(np.zeros((1, 2), "float32"))
+    assert fingerprint_of(heads[0]) != fingerprint_of(heads[1])
+    assert fingerprint_of(heads[0]) == fingerprint_of(heads[0])
+
+
+def test_the_test_is_known_by_what_it_decides(make_predictor):
+    class Lax(ExactTest):
+        """One whose configuration does not say all."""
+
+        @property
+        def certify_times(self):
+            return super().certify_times // 2
+
+    fair, lax = (
+        make_predictor(
+            test=test(0.05, 0.05, 2000), kappa=None, alpha=None, max_samples=None
+        )
+        for test in (ExactTest, Lax)
+    )
+    assert fingerprint(fair, 7)["test"] != fingerprint(lax, 7)["test"]
+
+
+def test_a_worker_with_another_model_is_refused(make_predictor):
+    run = fingerprint(make_predictor(), 7) | {"library_version": "0"}
+    with pytest.raises(ValueError, match="the same library_version"):
+        Worker(make_predictor, 8, run=run)
+    with pytest.raises(ValueError, match="All workers must have the same model"):
+        Worker(lambda: make_predictor(scale=3.0), 8, run=run)
 
 
 def test_a_full_disk(assert_all_there, run, data, tmp_path, monkeypatch):

@@ -97,11 +97,36 @@ def test_mnist(mnist):
     np.testing.assert_array_equal(y, mnist[1][1])
 
 
+def test_rows_of_different_lengths_are_not_read_across(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    ragged = [[0.1, 0.2, 0.3], [0.4]]
+    missing = pa.array([[255, None], [10, 20]], pa.list_(pa.uint8()))
+    for i, (column, message) in enumerate(
+        ((ragged, "different lengths"), (missing, "missing values"))
+    ):
+        parquet.write_table(pa.table({"x": column}), tmp_path / f"{i}.parquet")
+        with pytest.raises(ValueError, match=message):
+            read(Source(tmp_path / f"{i}.parquet", (2,)))
+    holes = pa.array([[0.5, None], [0.25, 0.5]], pa.list_(pa.float32()))
+    parquet.write_table(pa.table({"x": holes}), tmp_path / "holes.parquet")
+    x, _ = read(Source(tmp_path / "holes.parquet", (2,)))
+    np.testing.assert_array_equal(x, [[0.5, np.nan], [0.25, 0.5]])
+
+
 def test_bad_data(tmp_path):
     with pytest.raises(ValueError, match="`data` must be a .npz file"):
         Source(tmp_path)
     with pytest.raises(ValueError, match="a file that exists"):
         Source(tmp_path / "x.npz")
+    for divide_by in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="`divide_by` must be a number above 0"):
+            Source(X, divide_by=divide_by)
+    with pytest.raises(ValueError, match="one label for each input"):
+        Source((X[:1024], Y))
+    with pytest.raises(ValueError, match="Received: data of type dict"):
+        Source({"x": X})
     with pytest.raises(ValueError, match="Received: data of type list"):
         Source([1.0, 2.0])
     np.savez(tmp_path / "z.npz", z=X)
