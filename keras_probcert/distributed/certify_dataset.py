@@ -29,6 +29,7 @@ from keras_probcert.distributed.store import Store, load_certificates
 from keras_probcert.distributed.worker import Worker, load_bytes, to_bytes
 from keras_probcert.seeds import row_seeds
 from keras_probcert.validation import check_floating, check_integer, check_labels
+from keras_probcert.version import __version__
 
 # Workers that may end with the same row in their hands.
 LOSSES = 3
@@ -148,7 +149,8 @@ def certify_dataset(
         if workers is None and ray_address is None:
             pool = LocalPool(Worker(lambda: certified, batch_size))
         else:
-            make = functools.partial(Worker, load, batch_size, setup, store.run)
+            run = store.run | {"library_version": __version__}
+            make = functools.partial(Worker, load, batch_size, setup, run)
             pool = RayPool(make, workers, ray_address, resources)
         fresh = map(store.left, _rows(source, certified, store.run["seed"]))
         found = _run(

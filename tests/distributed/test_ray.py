@@ -23,7 +23,7 @@ def cluster(make_predictor):
     # Workers cannot import the tests.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     ray.cloudpickle.register_pickle_by_value(sys.modules[make_predictor.__module__])
-    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     found.worker_nodes_of_test = [found.add_node(num_cpus=1) for _ in range(2)]
     ray.init(address=found.address, log_to_driver=False)
