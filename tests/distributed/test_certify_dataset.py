@@ -354,3 +354,12 @@ def test_a_missing_ray_says_what_to_install(run, data, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ImportError, match=r"keras_probcert\[ray\]"):
         run(data, tmp_path, workers=2)
+
+
+def test_a_setup_that_fails(data, run, tmp_path):
+    def setup():
+        raise ValueError("no such library")
+
+    with pytest.raises(ValueError, match="no such library"):
+        run(data, tmp_path / "new", setup=setup)
+    assert not (tmp_path / "new").exists()

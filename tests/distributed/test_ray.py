@@ -97,16 +97,6 @@ def test_an_error_of_the_model_is_raised_as_it_is(
         certify_dataset(broken, data, tmp_path, workers=1, verbose=0)
 
 
-def test_workers_that_cannot_start(cluster, make_predictor, data, tmp_path):
-    def setup():
-        raise ValueError("no such library")
-
-    with pytest.raises(ValueError, match="no such library"):
-        certify_dataset(
-            make_predictor, data, tmp_path, workers=1, setup=setup, verbose=0
-        )
-
-
 def test_ray_data(cluster, predictor, assert_all_there, data, tmp_path):
     import ray
 
