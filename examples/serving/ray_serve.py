@@ -1,6 +1,6 @@
 """Serves an exported certifier over HTTP with Ray Serve: many clients, one call.
 
-    pip install 'keras_probcert[ray]'
+    pip install '.[ray]'
     keras-probcert export certified.keras served/demo/1 --invalid refuse
     python examples/serving/ray_serve.py served/demo/1 --max-passes 32
     curl http://127.0.0.1:8000 -d '{"inputs": [[0.1, 0.2, 0.3, 0.4]]}'

@@ -53,13 +53,15 @@ def run(args):
         votes = results["num_samples"].mean()
     else:
         found = _write(args, certified)
-        output.show(args, [found], f"Written to {args.output}")
+        machines = args.json or args.csv
+        lines = [{"what": k.replace("_", " "), "": v} for k, v in found.items()]
+        output.show(args, [found] if machines else lines, f"Written to {args.output}")
         rows, rate = found["rows"], found["certified"] / found["rows"]
-        votes = found["votes"] / max(found["new_rows"], 1)
+        votes = found["votes"] / found["new_rows"] if found["new_rows"] else None
+    votes = "" if votes is None else f", {votes:,.0f} votes a row"
     print(
-        f"{rate:.4g} of {rows} rows certified "
-        f"({certified.perturbation!r}, kappa={certified.kappa}, "
-        f"alpha={certified.alpha}, {votes:,.0f} votes a row)",
+        f"{rate:.4g} of {rows} rows certified ({certified.perturbation!r}, "
+        f"kappa={certified.kappa}, alpha={certified.alpha}{votes})",
         file=sys.stderr,
     )
     return int(rate < args.at_least)
@@ -68,12 +70,18 @@ def run(args):
 def _write(args, certified):
     from keras_probcert.distributed import certify_dataset
 
-    source = data.source(args, certified)
-    return certify_dataset(
-        certified,
-        source,
-        args.output,
-        seed=args.seed,
-        workers=args.workers,
-        ray_address=args.ray_address,
-    )
+    try:
+        return certify_dataset(
+            certified,
+            data.source(args, certified),
+            args.output,
+            seed=args.seed,
+            workers=args.workers,
+            ray_address=args.ray_address,
+        )
+    except KeyboardInterrupt:
+        print(
+            f"stopped; what is in {args.output} stays, and the same command goes on",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None

@@ -19,6 +19,7 @@ exit codes:
   0  done
   1  done, and less was reached than --at-least demands
   2  the arguments, the model or the data are not as expected
+  130  stopped from the keyboard
 """
 
 

@@ -4,6 +4,7 @@ import functools
 import itertools
 import pathlib
 import time
+import warnings
 
 import keras
 import numpy as np
@@ -55,7 +56,8 @@ def certify_dataset(
     same seed, whatever the number of workers, their order, and how often the run was
     stopped: its noise depends on the recorded seed and its place in the data alone.
     Written is each row exactly once. The same call after a crash does only what was
-    not written yet; another model, perturbation, test, seed or data is refused.
+    not written yet, and a call with more rows after the same ones only those; another
+    model, perturbation, test, seed or data is refused.
 
     A row that is NaN, infinite, of values outside the perturbation's `clip`, gets the
     decision `REFUSED` and no vote; the others go on. A worker that dies, or whose node
@@ -152,11 +154,24 @@ def certify_dataset(
             run = store.run | {"library_version": __version__}
             make = functools.partial(Worker, load, batch_size, setup, run)
             pool = RayPool(make, workers, ray_address, resources)
+        if source.total is not None and max(store.done, default=-1) >= source.total:
+            raise ValueError(
+                "`data` must hold all rows that are in `output`; more may follow. "
+                f"Received: {source.total} rows, and certificates of "
+                f"{max(store.done) + 1}"
+            )
         fresh = map(store.left, _rows(source, certified, store.run["seed"]))
         found = _run(
             pool, fresh, certified.test, batch_size, store, source.total, verbose
         )
-    return _totals(output) | found | {"seed": store.run["seed"]}
+    totals = _totals(output)
+    if totals["refused"] == totals["rows"]:
+        warnings.warn(
+            "All rows were refused: they are not finite, or not in the valid input "
+            f"range, clip={certified.perturbation.clip}. Scale them.",
+            stacklevel=2,
+        )
+    return totals | found | {"seed": store.run["seed"]}
 
 
 def _totals(output):
@@ -177,7 +192,7 @@ def _totals(output):
 def _run(pool, fresh, test, batch_size, store, total, verbose):
     """Hands tasks to workers until all rows have their certificates."""
     progress = Progress(
-        TextColumn("certified"),
+        TextColumn("rows done"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -289,8 +304,9 @@ def _loader(model):
         load, certified = None, model
     if not isinstance(certified, CertifiedPredictor):
         raise ValueError(
-            "`model` must be a CertifiedPredictor, the path of one, or a function "
-            f"that gives one. Received: {type(certified).__name__}"
+            "`model` must be a CertifiedPredictor (wrap a classifier in one), the path "
+            "of one, or a function that gives one. "
+            f"Received: {type(certified).__name__}"
         )
     return load, certified
 

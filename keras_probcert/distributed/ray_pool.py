@@ -37,7 +37,7 @@ class RayPool:
         except ImportError as error:
             raise ImportError(
                 "`workers` and `ray_address` need Ray: "
-                "pip install 'keras_probcert[ray]'"
+                "pip install '.[ray]', or 'ray[serve]'"
             ) from error
         self._ray, self.size = ray, size
         self._address = address

@@ -151,7 +151,7 @@ class Store:
             given = zip(digests(rows.x), rows.y.tolist(), strict=True)
             for i, old, new in zip(rows.id, known, given, strict=True):
                 if old not in (None, new):
-                    what = "input" if old[0] != new[0] else "label"
+                    what = "input" if old[0] != new[0] else "label (or none)"
                     raise ValueError(
                         "`data` must be that of the run in `output`. Received: another "
                         f"{what} in row {i}"

@@ -131,9 +131,11 @@ def test_another_run_is_refused(make_predictor, run, data, tmp_path):
         run(data, tmp_path, seed=8)
     with pytest.raises(ValueError, match="another input in row 0"):
         run((x[::-1], y), tmp_path)
+    with pytest.raises(ValueError, match="all rows that are in `output`"):
+        run((x[:50], y[:50]), tmp_path)
     # More rows of the same data are the same run.
     assert run(data, tmp_path)["new_rows"] == ROWS - 60
-    with pytest.raises(ValueError, match="another label in row 0"):
+    with pytest.raises(ValueError, match="another label .or none. in row 0"):
         run(x, tmp_path)
     (tmp_path / "run.json").unlink()
     with pytest.raises(ValueError, match="certificates and no run.json"):
@@ -352,8 +354,14 @@ def test_an_output_that_cannot_be_written_to(run, data, tmp_path):
 
 def test_a_missing_ray_says_what_to_install(run, data, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ImportError, match=r"keras_probcert\[ray\]"):
+    with pytest.raises(ImportError, match=r"need Ray: pip install"):
         run(data, tmp_path, workers=2)
+
+
+def test_data_that_is_not_scaled(data, run, tmp_path):
+    with pytest.warns(UserWarning, match="All rows were refused"):
+        found = run((data[0] * 16 + 2, data[1]), tmp_path)
+    assert found["refused"] == ROWS and found["certified"] == 0
 
 
 def test_a_setup_that_fails(data, run, tmp_path):

@@ -32,7 +32,7 @@ def server(saved_model, tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, str(SCRIPT), str(saved_model[0]), "--port", str(port)]
-    command += ["--max-batch-size", "16", "--seconds", "120"]
+    command += ["--max-batch-size", "16", "--seconds", "600"]
     for name, most in BUDGET.items():
         command += [f"--{name.replace('_', '-')}", str(most)]
     log = tmp_path_factory.mktemp("log") / "stderr"
