@@ -13,8 +13,9 @@ import keras
 
 # Starts of workers that may fail in a row before their places are given up.
 STARTS = 3
-# Seconds that the others wait for a worker to start.
-PATIENCE = 60
+# Seconds that the others wait for a worker to start, and until it is said that none
+# starts.
+PATIENCE, SILENCE = 60, 300
 
 
 class RayPool:
@@ -129,9 +130,11 @@ class RayPool:
     def wait(self):
         ray = self._ray
         pending = [*self._running, *self._starting]
-        ended, _ = ray.wait(pending, num_returns=1, timeout=PATIENCE)
+        none_yet = not (self._running or self._free)
+        patience = SILENCE if none_yet else PATIENCE
+        ended, _ = ray.wait(pending, num_returns=1, timeout=patience)
         if not ended:
-            if not (self._running or self._free):
+            if none_yet:
                 warnings.warn(
                     f"Waiting for a worker to start. Each needs {self._resources}; the "
                     f"cluster has {ray.cluster_resources()}.",
