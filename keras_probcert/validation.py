@@ -80,6 +80,13 @@ def check_floating(name, x):
         )
 
 
+def shape_fits(received, shape):
+    """Whether two shapes are alike where neither leaves a size open with `None`."""
+    return len(received) == len(shape) and all(
+        None in (a, b) or a == b for a, b in zip(received, shape, strict=True)
+    )
+
+
 def check_inputs(x, clip=None, shape=None, name="x"):
     """Checks a batch of inputs where its values can be seen.
 
@@ -106,13 +113,7 @@ def check_inputs(x, clip=None, shape=None, name="x"):
             f"`{name}` must be a batch of inputs, shape (rows, …). "
             f"Received: shape={received}"
         )
-    if shape is not None and (
-        len(received) - 1 != len(shape)
-        or any(
-            None not in (a, b) and a != b
-            for a, b in zip(received[1:], shape, strict=True)
-        )
-    ):
+    if shape is not None and not shape_fits(received[1:], shape):
         row = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(
             f"`{name}` must have shape (rows, {row}). Received: shape={received}"

@@ -29,7 +29,12 @@ from keras_probcert.distributed.sources import Source
 from keras_probcert.distributed.store import Store, load_certificates
 from keras_probcert.distributed.worker import Worker, load_bytes, to_bytes
 from keras_probcert.seeds import row_seeds
-from keras_probcert.validation import check_floating, check_integer, check_labels
+from keras_probcert.validation import (
+    check_floating,
+    check_integer,
+    check_labels,
+    shape_fits,
+)
 from keras_probcert.version import __version__
 
 # Workers that may end with the same row in their hands.
@@ -266,10 +271,7 @@ def _rows(source, certified, seed):
         check_floating("data", x)
         if not len(x):
             continue
-        if len(x.shape) != 1 + len(shape) or any(
-            None not in (a, b) and a != b
-            for a, b in zip(x.shape[1:], shape, strict=True)
-        ):
+        if not shape_fits(x.shape[1:], shape):
             raise ValueError(
                 f"`data` must hold rows of shape {shape}. "
                 f"Received: {x.shape[1:]} from row {start} on"

@@ -49,7 +49,7 @@ class LocalPool:
             if something else happened, such as a worker that became free.
         """
         (rows, most), self._task = self._task, None
-        results, _ = self._worker.turn(
+        results = self._worker.turn(
             rows.x, rows.seed, rows.votes, rows.num_samples, most
         )
         return rows, results

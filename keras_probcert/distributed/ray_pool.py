@@ -146,7 +146,7 @@ class RayPool:
             return self._started(task)
         worker, rows, since = self._running.pop(task)
         try:
-            results, _ = ray.get(task)
+            results = ray.get(task)
         except ray.exceptions.RayTaskError as error:
             # The worker's own error would come again.
             raise error.as_instanceof_cause() from None
