@@ -122,9 +122,9 @@ _EVENING = Size(
     train=None,
     test=1_000,
     few=100,
-    rows=300_000,
+    rows=500_000,
     recipe=SHORT,
-    networks=MNIST_NETWORKS,
+    networks={"": "small_convnet"},
     copies=10,
     prl_copies=10,
     steps=7,
@@ -157,9 +157,9 @@ PRESETS = {
     "cpu": Preset(
         sizes={
             "mnist": _EVENING,
-            "cifar10": replace(_EVENING, rows=100_000, test=200),
+            "cifar10": replace(_EVENING, test=500),
         },
-        lambdas=tuple(i / 2 for i in range(11)),
+        lambdas=(0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0),
         points=10,
         smoothing_rows=300_000,
         one="mnist",

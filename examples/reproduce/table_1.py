@@ -59,13 +59,12 @@ def describe(run, datasets=None):
     for dataset in datasets or run.datasets:
         size = run.size(dataset)
         network = size.networks[""]
+        if size.networks.get("ibp", network) != network:
+            network += f" ({size.networks['ibp']} for ibp)"
         trained = "the epochs of C.1"
         if size.rows:
             trained = f"{size.rows:,} forward-backward rows"
-        parts.append(
-            f"{dataset}: {size.test:,} test images, {network} "
-            f"({size.networks.get('ibp', network)} for ibp), {trained} each"
-        )
+        parts.append(f"{dataset}: {size.test:,} test images, {network}, {trained} each")
     kappa, alpha = run.preset.kappa, run.preset.alpha
     return "; ".join(parts) + f"; κ = {kappa:g}, α = {alpha:g}."
 

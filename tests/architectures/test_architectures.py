@@ -1,4 +1,4 @@
-"""The five networks: sizes, shapes, normalization, and which method runs on which."""
+"""The networks: sizes, shapes, normalization, and which method runs on which."""
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ from keras_probcert.architectures import (
     cifar_resnet110,
     cnn7,
     resnet18,
+    small_convnet,
     wide_resnet8,
 )
 from keras_probcert.training import initialize_for_ibp
@@ -23,6 +24,7 @@ def parameters(model):
     ("make", "count"),
     [
         (lambda: basic_convnet(), 1_663_370),
+        (lambda: small_convnet(), 166_406),
         (lambda: resnet18((224, 224, 3), 1000, stem="imagenet"), 11_689_512),
         (lambda: resnet18(), 11_173_962),
         # The paper prints 1,730,474.
