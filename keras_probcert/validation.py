@@ -153,6 +153,10 @@ def check_labels(y, num_rows, num_classes, name="y"):
     if y is None:
         raise ValueError(f"`{name}` must be given. Received: {name}=None")
     y = np.asarray(keras.ops.convert_to_numpy(y) if hasattr(y, "dtype") else y)
+    if y.dtype.kind not in "biuf":
+        raise ValueError(
+            f"`{name}` must hold classes as integers. Received: dtype={y.dtype}"
+        )
     if y.ndim == 2 and y.shape[1] == num_classes and num_classes > 1:
         one_hot = ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all()
         if not one_hot:

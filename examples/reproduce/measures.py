@@ -126,6 +126,7 @@ def rate(successes):
     """Value and 95 % interval of a row of a table."""
     found = success_rate(successes)
     return {
+        "outcomes": np.packbits(np.asarray(successes, bool)).tobytes().hex(),
         "value": found.rate,
         "low": found.lower,
         "high": found.upper,

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import subprocess
 import time
 
 import keras
@@ -109,8 +110,9 @@ class Run:
         write_json(self.folder / f"{name}.json", whole)
         rows = table["rows"] or [{}]
         columns = list(dict.fromkeys(key for row in rows for key in row))
+        columns = [column for column in columns if column != "outcomes"]
         with open(self.folder / f"{name}.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
 
@@ -129,7 +131,7 @@ class Run:
                 "started": before.get("started", now),
                 "command": f"python examples/reproduce {arguments}",
                 "versions": {
-                    "keras_probcert": __version__,
+                    "keras_probcert": " ".join([__version__, *_commit()]),
                     "keras": keras.__version__,
                     backend: importlib.metadata.version(backend),
                     "numpy": np.__version__,
@@ -143,6 +145,17 @@ class Run:
                 },
             },
         )
+
+
+def _commit():
+    """The commit of this checkout, if it is one."""
+    command = ["git", "describe", "--always", "--dirty"]
+    folder = pathlib.Path(__file__).parent
+    try:
+        found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except OSError:
+        return []
+    return [f"({text})"] if (text := found.stdout.strip()) else []
 
 
 def _processor():

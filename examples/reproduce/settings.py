@@ -157,7 +157,7 @@ PRESETS = {
     "cpu": Preset(
         sizes={
             "mnist": _EVENING,
-            "cifar10": replace(_EVENING, test=500),
+            "cifar10": replace(_EVENING, rows=300_000, test=500),
         },
         lambdas=(0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0),
         points=10,

@@ -46,8 +46,9 @@ def table(run):
     return {
         "kind": "table",
         "title": "Table 1: L∞ vicinities",
-        "caption": f"{describe(run)} The vicinity is the L∞ ball of the paper "
-        "(MNIST 0.3, others 8/255).",
+        "caption": f"{describe(run)} The vicinity is an L∞ ball, of radius "
+        + ", ".join(f"{epsilon_of(d):.4g} ({d})" for d in run.datasets)
+        + ".",
         "settings": settings(run),
         "rows": rows,
     }

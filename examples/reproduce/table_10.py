@@ -33,7 +33,8 @@ def table(run):
     return {
         "kind": "table",
         "title": "Table 10: smaller vicinities, certified robust accuracy",
-        "caption": f"The models of Table 1, certified at 0.1 (MNIST) and 2/255. "
-        f"{table_1.describe(run)}",
+        "caption": "The models of Table 1, certified at "
+        + ", ".join(f"{small_epsilon_of(d):.4g} ({d})" for d in run.datasets)
+        + f". {table_1.describe(run)}",
         "rows": rows,
     }

@@ -320,6 +320,7 @@ class Certifier(keras.Model):
     def _check(self, x, name="x"):
         shape = models.row_shape(self.base_model)
         x = check_inputs(x, self.perturbation.clip, shape, name)
+        self.perturbation.check_shape(x.shape[1:])
         if not self.built:
             self.build(x.shape)
         return np.asarray(ops.convert_to_numpy(x), np.float32)

@@ -1,17 +1,19 @@
 """How many labelled inputs a model still gets right under attack.
 
-`--attacks` takes AutoAttack and the names of the paper's Table 9, such as PGD or CW.
 With `--vote`, the majority vote of a CertifiedPredictor is attacked by transfer, and
-SmoothedPGD, Deny and Forge attack it directly.
+SmoothedPGD, Deny and Forge attack it directly. The vicinity in which it votes is that
+of the predictor in the file; of any other model it is the L∞ ball of `--epsilon`.
 
 examples:
   keras-probcert attack model.keras digits.npz --epsilon 0.1
-  keras-probcert attack model.keras mnist:test[:20] --epsilon 0.3 --attacks PGD CW
+  keras-probcert attack model.keras 'mnist:test[:20]' --epsilon 0.3 --attacks PGD CW
   keras-probcert attack model.keras x.npz --epsilon 0.1 --vote --attacks PGD Deny
 """
 
+import difflib
 import inspect
 
+from keras_probcert.attacks import TABLE_9
 from keras_probcert.cli import data, output, predictor
 
 VOTE = ("SmoothedPGD", "Deny", "Forge")
@@ -21,13 +23,25 @@ def add_arguments(parser):
     predictor.add_model(parser)
     data.add_arguments(parser)
     parser.add_argument(
-        "--attacks", nargs="+", default=["AutoAttack"], help="AutoAttack by default"
+        "--attacks",
+        nargs="+",
+        default=["AutoAttack"],
+        metavar="NAME",
+        help=f"AutoAttack (default), {', '.join(TABLE_9)}; with --vote, also "
+        + ", ".join(VOTE),
     )
-    parser.add_argument("--epsilon", type=float, required=True, help="radius in L∞")
+    parser.add_argument(
+        "--epsilon", type=float, required=True, help="the attacker's radius in L∞"
+    )
     parser.add_argument("--vote", action="store_true", help="attack the majority vote")
     predictor.add_test(parser)
     parser.add_argument(
-        "--clip", type=float, nargs=2, default=(0.0, 1.0), metavar=("LOW", "HIGH")
+        "--clip",
+        type=float,
+        nargs=2,
+        default=(0.0, 1.0),
+        metavar=("LOW", "HIGH"),
+        help="the valid input range, 0 1 by default",
     )
     parser.add_argument("--seed", type=int, default=0, help="0 by default")
     output.add_demand(parser, "the defence success rate of an attack")
@@ -41,9 +55,17 @@ def run(args):
     if args.vote:
         known |= {name: getattr(attacks, name) for name in VOTE}
     for name in args.attacks:
-        if name not in known:
+        if name in VOTE and not args.vote:
             raise ValueError(
-                f"`--attacks` must be among {', '.join(known)}. Received: {name}"
+                f"`--attacks {name}` attacks the vote, and needs `--vote`. "
+                "Received: no --vote"
+            )
+        if name not in known:
+            lower = {other.lower(): other for other in known}
+            near = difflib.get_close_matches(name.lower(), lower, 1)
+            hint = f" Did you mean {lower[near[0]]}?" if near else ""
+            raise ValueError(
+                f"`--attacks` must be among {', '.join(known)}. Received: {name}.{hint}"
             )
     clip = tuple(args.clip)
     victim = predictor.load_model(args.model)
@@ -69,9 +91,16 @@ def run(args):
                     "value": rate.rate,
                     "lower": rate.lower,
                     "upper": rate.upper,
+                    "successes": rate.successes,
+                    "of": rate.trials,
                     "seconds": found.seconds,
                 }
             )
-    output.show(args, rows, f"{len(x)} rows, L∞ epsilon={args.epsilon:g}")
+    settings = {"epsilon": args.epsilon, "seed": args.seed, "rows": len(x)}
+    title = f"{len(x)} rows, attacks in L∞, epsilon={args.epsilon:g}"
+    if args.vote:
+        settings |= output.settings_of(victim)
+        title += f"; votes in {victim.perturbation!r}"
+    output.show(args, rows, title, settings=settings)
     defended = [r["value"] for r in rows if r["rate"] == "defence_success_rate"]
     return int(min(defended) < args.at_least)

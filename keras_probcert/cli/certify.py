@@ -5,7 +5,7 @@ like; the same command goes on where it was stopped.
 
 examples:
   keras-probcert certify model.keras digits.npz --perturbation linf --epsilon 0.1
-  keras-probcert certify model.keras mnist:test[:100] --kappa 0.05 --csv > rows.csv
+  keras-probcert certify model.keras 'mnist:test[:100]' --kappa 0.05 --csv > rows.csv
   keras-probcert certify model.keras x.npz --at-least 0.9 || echo not robust enough
   keras-probcert certify model.keras images/ --output certified --workers 4
   keras-probcert certify model.keras images/ --output certified --ray-address auto
@@ -49,22 +49,22 @@ def run(args):
         x, y = data.load(args, certified)
         results = certified.predict(x, seed=args.seed, verbose=0)
         output.show(args, output.columns(results, y), "Certificates", most=20)
-        rows, rate = len(x), float(results["certified"].mean())
+        rows, robust = len(x), int(results["certified"].sum())
         votes = results["num_samples"].mean()
     else:
         found = _write(args, certified)
         machines = args.json or args.csv
         lines = [{"what": k.replace("_", " "), "": v} for k, v in found.items()]
         output.show(args, [found] if machines else lines, f"Written to {args.output}")
-        rows, rate = found["rows"], found["certified"] / found["rows"]
+        rows, robust = found["rows"], found["certified"]
         votes = found["votes"] / found["new_rows"] if found["new_rows"] else None
     votes = "" if votes is None else f", {votes:,.0f} votes a row"
     print(
-        f"{rate:.4g} of {rows} rows certified ({certified.perturbation!r}, "
+        f"{robust} of {rows} rows certified ({certified.perturbation!r}, "
         f"kappa={certified.kappa}, alpha={certified.alpha}{votes})",
         file=sys.stderr,
     )
-    return int(rate < args.at_least)
+    return int(robust / rows < args.at_least)
 
 
 def _write(args, certified):

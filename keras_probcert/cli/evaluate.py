@@ -2,7 +2,7 @@
 
 examples:
   keras-probcert evaluate model.keras digits.npz --perturbation linf --epsilon 0.1
-  keras-probcert evaluate model.keras mnist:test[:500] --json
+  keras-probcert evaluate model.keras 'mnist:test[:500]' --json
 """
 
 from keras_probcert.cli import data, output, predictor
@@ -26,10 +26,12 @@ def run(args):
     rows = []
     for name, value in found.items():
         row = {"metric": name, "value": value, "lower": None, "upper": None}
+        row |= {"successes": None, "rows": len(x)}
         if "num_samples" not in name:
             successes = round(value * len(x))
             rate = success_rate([i < successes for i in range(len(x))])
-            row |= {"lower": rate.lower, "upper": rate.upper}
+            row |= {"lower": rate.lower, "upper": rate.upper, "successes": successes}
         rows.append(row)
-    output.show(args, rows, f"{len(x)} rows, 95 % intervals")
+    settings = {**output.settings_of(certified), "seed": args.seed}
+    output.show(args, rows, "95 % intervals", settings=settings)
     return int(found["certified_robust_accuracy"] < args.at_least)

@@ -1,7 +1,9 @@
 """What `keras-probcert` starts."""
 
 import argparse
+import re
 import sys
+import traceback
 
 from keras_probcert.cli import attack, certify, evaluate, export, plan, report
 
@@ -19,6 +21,7 @@ exit codes:
   0  done
   1  done, and less was reached than --at-least demands
   2  the arguments, the model or the data are not as expected
+  3  an error that is ours, with its traceback
   130  stopped from the keyboard
 """
 
@@ -53,5 +56,21 @@ def main(arguments=None):
     try:
         return COMMANDS[args.command].run(args)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        print(f"keras-probcert {args.command}: {error}", file=sys.stderr)
+        message = _with_flags(str(error), args)
+        print(f"keras-probcert {args.command}: {message}", file=sys.stderr)
         return 2
+    except Exception:
+        # Python's own exit code would be 1, that of a demand that is not met.
+        traceback.print_exc()
+        return 3
+
+
+def _with_flags(message, args):
+    """A message of the library with arguments named as the command line does."""
+
+    def flag(match):
+        name = match[1]
+        option = name in vars(args) and name not in ("model", "data", "folder")
+        return f"`--{name.replace('_', '-')}`" if option else match[0]
+
+    return re.sub(r"`(\w+)`", flag, message)

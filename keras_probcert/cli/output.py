@@ -1,5 +1,6 @@
 """Results on standard output: a table for people, JSON or CSV for machines."""
 
+import argparse
 import csv
 import json
 import sys
@@ -14,14 +15,21 @@ def add_arguments(parser):
 def add_demand(parser, what):
     parser.add_argument(
         "--at-least",
-        type=float,
+        type=_fraction,
         default=0.0,
         metavar="RATE",
-        help=f"exit with 1 if {what} is smaller",
+        help=f"in [0, 1]: exit with 1 if {what} is smaller",
     )
 
 
-def show(args, rows, title, most=None):
+def _fraction(text):
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1]. Received: {text}")
+    return value
+
+
+def show(args, rows, title, most=None, settings=None):
     """Prints a list of dicts with the same keys.
 
     Args:
@@ -29,7 +37,10 @@ def show(args, rows, title, most=None):
         rows: the dicts.
         title: of the table.
         most: the most rows of a table.
+        settings: a dict of how the rows were measured, which machines get with each.
     """
+    if args.json or args.csv:
+        rows = [{**row, **(settings or {})} for row in rows]
     if args.json:
         json.dump(rows, sys.stdout, indent=1)
         print()
@@ -43,7 +54,7 @@ def show(args, rows, title, most=None):
 
         table = Table(title=title)
         for name in rows[0]:
-            table.add_column(name.replace("_", " "))
+            table.add_column(name.replace("_", " "), overflow="fold")
         for row in rows[:most]:
             table.add_row(*(_text(value) for value in row.values()))
         Console().print(table)
@@ -70,3 +81,13 @@ def columns(results, y=None):
         row["decision"] = Decision(int(results["decision"][i])).name.lower()
         rows.append(row)
     return rows
+
+
+def settings_of(certified):
+    """What a certificate of `certified` means, as columns."""
+    return {
+        "perturbation": repr(certified.perturbation),
+        "kappa": certified.kappa,
+        "alpha": certified.alpha,
+        "max_samples": certified.max_samples,
+    }

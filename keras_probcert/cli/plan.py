@@ -13,7 +13,7 @@ examples:
   keras-probcert plan --rows 10000 --robust-share 0.96
   keras-probcert plan --rows 10000 --robust-share 0.96 --rate 9400 --hours 0.1
   keras-probcert plan --rows 10000 --model model.keras --perturbation linf \\
-      --epsilon 0.3 --pilot mnist:train[:200] --workers 4
+      --epsilon 0.3 --pilot 'mnist:train[:200]' --workers 4
 """
 
 import argparse
@@ -63,6 +63,7 @@ def add_arguments(parser):
 def run(args):
     if args.rows is None:
         needs_rows = "robust_share", "model", "pilot", "rate", "workers", "hours"
+        needs_rows += "perturbation", "epsilon"
         given = [name for name in needs_rows if getattr(args, name) is not None]
         if given:
             raise ValueError(
@@ -116,8 +117,11 @@ def _of_data_set(args):
             pilot = certified.predict(x, verbose=0)
         if rate is None:
             rate = forward_rate(certified, x)
-    elif args.pilot is not None:
-        raise ValueError("`--model` must be given with `--pilot`. Received: no model")
+    elif args.pilot is not None or args.perturbation is not None:
+        option = "pilot" if args.pilot is not None else "perturbation"
+        raise ValueError(
+            f"`--model` must be given with `--{option}`. Received: no model"
+        )
     else:
         test = _test(args)
     plan = plan_certification(

@@ -2,6 +2,7 @@
 
 import copy
 import pathlib
+import warnings
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from keras_probcert.validation import check_integer
 WHAT = (
     "a .npz file with `x` and, where needed, `y`; a folder with x.npy (and y.npy), of "
     ".npz files, or of .parquet files with a column `x` (and `y`); or a TFDS name with "
-    "its split, as in mnist:test[:100]"
+    "its split, as in 'mnist:test[:100]' (without one, test)"
 )
 _BLOCK = 1024
 
@@ -56,7 +57,7 @@ class Source:
 
     def __iter__(self):
         """Blocks `(x, y)`, `y` `None` where there is none, `x` of floating point."""
-        left = self._most
+        left, first = self._most, True
         for block in self._read():
             x, y = block[0], block[1] if len(block) > 1 else None
             x, y = np.asarray(x), None if y is None else np.asarray(y)
@@ -66,6 +67,13 @@ class Source:
             divisor = self._divide_by
             if divisor is None and self._stored and np.issubdtype(x.dtype, np.integer):
                 divisor = 255.0
+                if first and x.size and x.max() < 100:
+                    warnings.warn(
+                        f"`data` holds integers up to {x.max()}, which were divided by "
+                        "255: set `divide_by` if that is not their range",
+                        stacklevel=2,
+                    )
+            first = False
             if divisor is not None:
                 x = (x / divisor).astype("float32")
             yield x, y
@@ -152,11 +160,15 @@ def _arrays(path):
             f.stem: np.load(f, mmap_mode="r", allow_pickle=False)
             for f in path.glob("[xy].npy")
         }
+        found = list(files)
     else:
         with np.load(path, allow_pickle=False) as archive:
+            found = archive.files
             files = {name: archive[name] for name in ("x", "y") if name in archive}
     if "x" not in files:
-        raise ValueError(f"`data` must hold inputs `x`. Received: data={path}")
+        raise ValueError(
+            f"`data` must hold inputs `x`. Received: data={path} with {found}"
+        )
     return tuple(files[name] for name in ("x", "y") if name in files)
 
 
@@ -205,9 +217,12 @@ def _flat(column):
 def _tfds(name):
     import tensorflow_datasets as tfds
 
-    name, _, split = name.partition(":")
+    given, (name, _, split) = name, name.partition(":")
     if name not in tfds.list_builders():
-        raise ValueError(f"`data` must be {WHAT}. Received: data={name}")
+        raise ValueError(
+            f"`data` must be {WHAT}. Received: data={given}, of which there is no file "
+            "and TFDS has no data set"
+        )
     dataset = tfds.load(name, split=split or "test", as_supervised=True)
     total = int(dataset.cardinality())
     return total if total >= 0 else None, lambda: tfds.as_numpy(dataset.batch(_BLOCK))

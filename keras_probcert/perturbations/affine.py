@@ -67,13 +67,16 @@ class Affine(Perturbation):
                 f"Received: fill_value={fill_value}"
             )
 
-    def sample(self, x, noise):
-        shape = x.shape[2:]
+    def check_shape(self, shape):
         if len(shape) != 3:
             raise ValueError(
                 f"{type(self).__name__} perturbs images, shape (rows, height, width, "
                 f"channels). Received: rows of shape {tuple(shape)}"
             )
+
+    def sample(self, x, noise):
+        shape = x.shape[2:]
+        self.check_shape(shape)
         height, width, _ = shape
         amount = noise.uniform((4,), -1.0, 1.0)
         angle = amount[..., 0] * math.radians(self.rotation)

@@ -40,6 +40,10 @@ class Composition(Perturbation):
             )
         super().__init__(self.perturbations[0].clip)
 
+    def check_shape(self, shape):
+        for perturbation in self.perturbations:
+            perturbation.check_shape(shape)
+
     def sample(self, x, noise):
         for perturbation in self.perturbations:
             x = perturbation.sample(x, noise)

@@ -84,6 +84,13 @@ class Perturbation:
         """
         raise NotImplementedError
 
+    def check_shape(self, shape):
+        """Checks that rows of `shape` can be perturbed; any can, by default.
+
+        Raises:
+            ValueError: if they cannot.
+        """
+
     def clamp(self, x):
         """`x` brought into `clip`, coordinate by coordinate."""
         return x if self.clip is None else ops.clip(x, *self.clip)

@@ -9,9 +9,13 @@ from keras_probcert.report.tables import best
 def compare(column):
     """Sentences on one column, or none where fewer than two rows have both values.
 
-    Kendall's τ-b over the rows that have both values, the first of each, what
-    overlaps with our first, pairs that stand the other way round beyond their
-    intervals, and how many of the paper's values lie inside our intervals.
+    Kendall's τ-b over the rows that have both values, the first of each, what is not
+    told apart from our first, pairs that are told apart and stand the other way round,
+    and how many of the paper's values lie inside our intervals.
+
+    Rows are told apart by McNemar's exact test at 5 % where the outcomes on each input
+    are known, as all rows share the inputs. Otherwise it is only said whose intervals
+    overlap, which is no test of the difference.
 
     Args:
         column: a `tables.Column`.
@@ -22,6 +26,8 @@ def compare(column):
     Reference:
 
     - Kendall, The treatment of ties in ranking problems, Biometrika 1945 (τ-b).
+    - McNemar, Note on the sampling error of the difference between correlated
+      proportions or percentages, Psychometrika 1947.
     """
     both = {
         row: m
@@ -76,20 +82,29 @@ def _firsts(column, both):
     first = both[ours[0]]
     others = {row: m for row, m in both.items() if row not in ours}
     unknown = [row for row, m in others.items() if not _known(m) or not _known(first)]
-    near = [r for r, m in others.items() if r not in unknown and _overlap(m, first)]
-    if near:
+    near = [r for r, m in others.items() if r not in unknown and not _apart(m, first)]
+    paired = all(m.outcomes for m in both.values())
+    if near and paired:
         sentences.append(
-            f"Not told apart from our first, as intervals overlap: {_names(near)}."
+            "Not told apart from our first on the same inputs (McNemar's exact test, "
+            f"5 %): {_names(near)}."
         )
+    elif near:
+        sentences.append(f"Intervals that overlap with our first's: {_names(near)}.")
     elif others and not unknown:
-        sentences.append("No other interval overlaps with our first's.")
+        sentences.append(
+            "All others are told apart from our first on the same inputs (McNemar's "
+            "exact test, 5 %)."
+            if paired
+            else "No other interval overlaps with our first's."
+        )
     if unknown:
         sentences.append(f"Without an interval to compare: {_names(unknown)}.")
     return sentences
 
 
 def _reversed(both):
-    """Pairs in the other order than the paper's, their intervals apart."""
+    """Pairs in the other order than the paper's that are told apart."""
     found = [
         f"{a} above {b}" if both[a].value > both[b].value else f"{b} above {a}"
         for a, b in combinations(both, 2)
@@ -97,11 +112,11 @@ def _reversed(both):
         < 0
         and _known(both[a])
         and _known(both[b])
-        and not _overlap(both[a], both[b])
+        and _apart(both[a], both[b])
     ]
     if not found:
         return []
-    return [f"Against the paper's order, and intervals apart: {_names(found)}."]
+    return [f"Against the paper's order, and told apart: {_names(found)}."]
 
 
 def _inside(both):
@@ -118,8 +133,16 @@ def _known(m):
     return m.low is not None and m.high is not None
 
 
-def _overlap(a, b):
-    return a.low <= b.high and b.low <= a.high
+def _apart(a, b):
+    """Whether the values differ by more than chance lets them."""
+    if a.outcomes and b.outcomes and len(a.outcomes) == len(b.outcomes):
+        from scipy.stats import binomtest
+
+        # Inputs on which both succeed or both fail say nothing of the difference.
+        pairs = zip(a.outcomes, b.outcomes, strict=True)
+        won = [first for first, second in pairs if first != second]
+        return bool(won) and binomtest(sum(won), len(won)).pvalue < 0.05
+    return a.low > b.high or b.low > a.high
 
 
 def _sign(number):

@@ -7,12 +7,6 @@ from keras_probcert.report.comparison import compare
 from keras_probcert.report.results import Result
 from keras_probcert.report.tables import Table, curve_table, table
 
-READING = (
-    "In brackets the 95 % confidence interval. After “paper” the published value and, "
-    "in parentheses, ours minus the paper's. A star marks the best of a column. "
-    "“Not run” stands where nothing was measured."
-)
-
 
 @dataclass(frozen=True)
 class Panel:
@@ -43,6 +37,27 @@ def sections(results):
     return [_section(result) for result in results]
 
 
+def reading(sections):
+    """How to read the tables that are there, in sentences; "" without tables."""
+    tables = [s.table for s in sections if s.table]
+    tables += [panel.table for s in sections for panel in s.panels]
+    cells = [cell for table in tables for _, row in table.rows for cell in row]
+    there = [cell for cell in cells if cell]
+    sentences = []
+    if any(cell.interval for cell in there):
+        sentences.append("In brackets the 95 % confidence interval.")
+    if any(cell.paper for cell in there):
+        sentences.append(
+            "After “paper” the published value and, in parentheses, ours minus the "
+            "paper's."
+        )
+    if any(cell.best for cell in there):
+        sentences.append("A star marks the best of a column.")
+    if any(cell is None or cell.value is None for cell in cells):
+        sentences.append("“Not run” stands where nothing was measured.")
+    return " ".join(sentences)
+
+
 def facts(run, results):
     """Pairs of what is known of a run, as text."""
     times = [result.seconds for result in results if result.seconds is not None]
@@ -54,7 +69,7 @@ def facts(run, results):
         ("Preset", run.preset),
         ("Seed", "none" if run.seed is None else str(run.seed)),
         ("Started", run.started.strftime("%Y-%m-%d %H:%M %Z").strip()),
-        ("Time", time),
+        ("Time of trainings and measurements", time),
         ("Command", run.command),
         ("Hardware", _pairs(run.hardware, ": ").replace("memory_gib", "memory in GiB")),
         ("Versions", _pairs(run.versions, " ")),

@@ -4,7 +4,7 @@ import base64
 import itertools
 
 from keras_probcert.report import figures
-from keras_probcert.report.content import READING
+from keras_probcert.report.content import reading
 
 
 def render(facts, sections):
@@ -42,7 +42,7 @@ def render(facts, sections):
     return environment.get_template("report.html").render(
         facts=facts,
         sections=sections,
-        reading=READING,
+        reading=reading(sections),
         light=figures.LIGHT,
         dark=figures.DARK,
     )

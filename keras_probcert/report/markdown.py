@@ -4,7 +4,7 @@ import html
 import re
 import urllib.parse
 
-from keras_probcert.report.content import READING
+from keras_probcert.report.content import reading
 
 _SPECIAL = re.compile(r"[\\`*\[\]<>|$~]|(?<![^\W_])_|_(?![^\W_])")
 # In pixels: of all the pictures in a row, and of one at least.
@@ -25,7 +25,7 @@ def render(facts, sections, figure, picture):
     if sections:
         blocks += ["## Contents"]
         blocks += [_list(_link(s.result.title, f"#{s.result.name}") for s in sections)]
-        blocks += [escape(READING)]
+        blocks += filter(None, [escape(reading(sections))])
     else:
         blocks += ["Nothing was run yet."]
     for section in sections:

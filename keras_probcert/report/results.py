@@ -12,6 +12,8 @@ import pathlib
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 KINDS = ("table", "curve", "pictures")
 UNITS = ("percent", "seconds", "ratio", "radius")
 # What is best in a column whose rows do not say.
@@ -21,7 +23,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Measurement:
-    """One value of a table; `None` is what was not measured or not published."""
+    """One value of a table; `None` is what was not measured or not published.
+
+    `outcomes` says of each of the `count` inputs whether it counts as a success; in
+    JSON, eight of them a byte, in hexadecimal.
+    """
 
     row: str
     column: str
@@ -32,6 +38,7 @@ class Measurement:
     unit: str
     count: int | None
     better: str
+    outcomes: tuple[bool, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -257,8 +264,27 @@ def _measurement(fields):
         count=fields.optional("count"),
         better=better,
         value=fields.nullable("value"),
+        outcomes=_outcomes(fields),
         **_beside(fields, "value"),
     )
+
+
+def _outcomes(fields):
+    packed, count = fields.mapping.get("outcomes"), fields.optional("count")
+    if packed is None:
+        return None
+    try:
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8))
+    except (ValueError, TypeError):
+        bits = ()
+    if count is None or len(bits) - 8 >= count or len(bits) < count:
+        raise fields.error("outcomes", f"{count} bits in hexadecimal, padded to bytes")
+    found = bits[:count].astype(bool)
+    if abs(found.mean() - fields.number("value")) > 1e-6:
+        raise fields.error(
+            "outcomes", f"such that `value` is their mean {found.mean()}"
+        )
+    return tuple(found.tolist())
 
 
 def _point(fields):

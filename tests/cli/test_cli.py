@@ -57,7 +57,7 @@ def test_certify(files, capsys):
     shown = capsys.readouterr()
     rows = list(csv.DictReader(io.StringIO(shown.out)))
     assert [row["decision"] for row in rows][:4] == ["robust"] * 4 and len(rows) == 6
-    assert "0.6667 of 6 rows certified" in shown.err
+    assert "4 of 6 rows certified" in shown.err
     command[2] = str(folder / "inputs.npz")
     assert main([*command, *VICINITY]) == 0
     assert "Certificates" in capsys.readouterr().out
@@ -92,6 +92,9 @@ def test_a_saved_predictor_brings_its_own_arguments(files, tmp_path, capsys):
     found = {r["metric"]: r for r in json.loads(capsys.readouterr().out)}
     assert found["certified_robust_accuracy"]["value"] == 0.5
     assert found["standard_accuracy"]["upper"] == 1.0
+    assert found["standard_accuracy"]["successes"] == 8
+    assert {r["kappa"] for r in found.values()} == {0.2}
+    assert found["standard_accuracy"]["perturbation"].startswith("LInf(")
     assert main([*command, "--at-least", "0.6"]) == 1
     assert main([*command, "--kappa", "0.1"]) == 2
     assert "brings its own arguments" in capsys.readouterr().err
@@ -107,6 +110,9 @@ def test_attack(files, capsys):
     rates = {(r["attack"], r["rate"]): r["value"] for r in rows}
     assert rates["FGSM", "defence_success_rate"] == found.defence_success_rate.rate
     assert rates["FGSM", "defence_success_rate"] == 0.5
+    assert {(r["of"], r["epsilon"], r["seed"]) for r in rows} == {(8, 0.1, 0)}
+    counts = {(r["attack"], r["rate"]): r["successes"] for r in rows}
+    assert counts["FGSM", "defence_success_rate"] == 4
     options = ["--epsilon", "0.1", "--attacks", "FGSM", "--vote", "--kappa", "0.2"]
     assert main([*command, *options, "--at-least", "0.9"]) == 1
     assert "denied" in capsys.readouterr().out
@@ -149,8 +155,10 @@ def test_plan_with_a_model_and_a_pilot(files, capsys):
     ("options", "message"),
     [
         (["--rate", "5"], "`--rows` must be given"),
-        (["--rows", "5"], "Exactly one of `robust_share`"),
-        (["--rows", "5", "--robust-share", "1"], "`robust_share` must be"),
+        (["--rows", "5"], "Exactly one of `--robust-share`"),
+        (["--rows", "5", "--robust-share", "1"], "`--robust-share` must be"),
+        (["--perturbation", "linf"], "`--rows` must be given"),
+        (["--rows", "5", "--perturbation", "linf"], "`--model` must be given"),
         (["--rows", "5", "--pilot", "x.npz"], "`--model` must be given"),
     ],
 )
@@ -159,7 +167,7 @@ def test_bad_plans(capsys, options, message):
     assert message in capsys.readouterr().err
 
 
-def test_export(files, tmp_path):
+def test_export(files, tmp_path, capsys):
     import tensorflow as tf
 
     folder, _, x, _ = files
@@ -168,6 +176,10 @@ def test_export(files, tmp_path):
     loaded = tf.saved_model.load(served)
     answer = loaded.serving_default(tf.constant(x))
     assert answer["certified"].numpy()[:4].all()
+    # What is served is not replaced unless that is said.
+    again = ["export", str(folder / "model.keras"), served, *VICINITY]
+    assert main(again) == 2 and "`folder` must be new" in capsys.readouterr().err
+    assert main([*again, "--overwrite"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -176,13 +188,20 @@ def test_export(files, tmp_path):
         ("certify", "data.npz", "`--perturbation` and `--epsilon` must be given"),
         ("certify", "nowhere.npz", "nowhere.npz"),
         ("evaluate", "inputs.npz", "must hold labels"),
-        ("certify", "no_such_dataset", "must be a .npz file"),
+        ("certify", "no_such_dataset:test[:5]", "data=no_such_dataset:test[:5]"),
+        ("certify", "images.npz", "with ['images']"),
+        ("evaluate", "words.npz", "`y` must hold classes as integers"),
+        ("certify", "rotation", "Rotation perturbs images"),
     ],
 )
 def test_bad_input(files, capsys, command, data, message):
-    folder, *_ = files
+    folder, _, x, _ = files
+    np.savez(folder / "images.npz", images=x)
+    np.savez(folder / "words.npz", x=x, y=np.array(["cat"] * len(x)))
     path = str(folder / data) if data.endswith(".npz") else data
     options = ["--epsilon", "0.1"] if "perturbation" in message else VICINITY
+    if data == "rotation":
+        path, options = str(folder), ["--perturbation", "rotation", "--epsilon", "9"]
     assert main([command, str(folder / "model.keras"), path, *options]) == 2
     assert message in capsys.readouterr().err
 
@@ -199,3 +218,30 @@ def test_files_that_would_run_code_are_refused(files, tmp_path, capsys):
     np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
     command = ["certify", str(folder / "model.keras"), str(tmp_path / "objects.npz")]
     assert main([*command, *VICINITY]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--attacks", "PDG"], "Did you mean PGD?"),
+        (["--attacks", "pgd"], "Did you mean PGD?"),
+        (["--attacks", "Deny"], "needs `--vote`"),
+    ],
+)
+def test_bad_attacks(files, capsys, options, message):
+    folder, *_ = files
+    command = ["attack", str(folder / "model.keras"), str(folder / "data.npz")]
+    assert main([*command, "--epsilon", "0.1", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_exit_codes(files, capsys, monkeypatch):
+    folder, *_ = files
+    command = ["evaluate", str(folder / "model.keras"), str(folder / "data.npz")]
+    with pytest.raises(SystemExit) as stop:
+        main([*command, *VICINITY, "--at-least", "90"])
+    assert stop.value.code == 2 and "must be in [0, 1]" in capsys.readouterr().err
+    # A crash is not a demand that is not met.
+    monkeypatch.setattr("keras_probcert.cli.evaluate.run", lambda args: 1 / 0)
+    assert main([*command, *VICINITY]) == 3
+    assert "ZeroDivisionError" in capsys.readouterr().err

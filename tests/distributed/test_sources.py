@@ -58,6 +58,15 @@ def test_files(make, tmp_path):
     np.testing.assert_array_equal(undivided, X)
 
 
+def test_small_integers_are_divided_with_a_warning(tmp_path):
+    np.savez(tmp_path / "digits.npz", x=np.full((3, 4), 16, "uint8"))
+    with pytest.warns(UserWarning, match="integers up to 16, .* set `divide_by`"):
+        x, _ = next(iter(Source(tmp_path / "digits.npz")))
+    np.testing.assert_allclose(x, 16 / 255)
+    x, _ = next(iter(Source(tmp_path / "digits.npz", divide_by=16)))
+    np.testing.assert_array_equal(x, 1)
+
+
 def test_arrays_and_batches():
     x = X.astype("float32") / 255
     batches = [(x[:1200], Y[:1200]), (x[1200:], Y[1200:])]

@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from keras_probcert.cli import main
+from keras_probcert.metrics import success_rate
 from keras_probcert.report import figures, write_report
 from keras_probcert.report.comparison import compare
 from keras_probcert.report.results import Measurement, read
@@ -299,12 +300,12 @@ def test_the_order_is_compared_with_the_papers():
     c, d = ("c", 0.7, 0.69, 0.71, 0.6), ("d", 0.5, 0.4, 0.6, 0.65)
     said = " ".join(compare(column(a, b, c)))
     assert "Our order of the 3 rows is the paper's (Kendall's τ = 1.00)." in said
-    assert "First in both: a." in said and "overlap: b." in said
+    assert "First in both: a." in said and "overlap with our first's: b." in said
     assert "inside our interval in 1 of 3 rows" in said
     said = " ".join(compare(column(a, b, c, d)))
     assert "differs from the paper's: 5 of 6 pairs" in said
     assert "1 the other way round (Kendall's τ = 0.67)" in said
-    assert "intervals apart: c above d." in said
+    assert "and told apart: c above d." in said
     said = " ".join(compare(column(a, c, d, better="lower")))
     assert "First here: d; first in the paper: c." in said
     said = " ".join(compare(column(a, c)))
@@ -318,6 +319,49 @@ def test_the_order_is_compared_with_the_papers():
     assert said[0] == "No order to compare: our 2 values are equal." and len(said) == 2
     assert compare(column(a)) == []
     assert compare(column(a, ("e", None, None, None, 0.1))) == []
+
+
+def test_rows_are_told_apart_by_their_outcomes():
+    rng = np.random.default_rng(0)
+    first = rng.random(1000) < 0.97
+    near, far = first.copy(), first.copy()
+    near[rng.permutation(1000)[:4]] ^= True
+    # 22 inputs are lost and none is won: intervals overlap, the pairs are clear.
+    far[np.flatnonzero(first)[:22]] = False
+    rows = [("near", near, 0.9), ("first", first, 0.8), ("far", far, 0.85)]
+
+    def named(length=1000):
+        return table(
+            [
+                Measurement(
+                    *(name, "c", o.mean(), *success_rate(o)[1:3], paper, "percent"),
+                    *(1000, "higher", tuple(o[:length].tolist()) if length else None),
+                )
+                for name, o, paper in rows
+            ]
+        ).columns[0]
+
+    said = " ".join(compare(named()))
+    assert "First here: first" in said and "exact test, 5 %): near." in said
+    assert "told apart: first above far." in said
+    said = " ".join(compare(named(0)))
+    assert "overlap with our first's: near, far." in said and "told apart" not in said
+
+
+def test_outcomes_are_read(results):
+    content = load(results, "table_2")
+    row = content["rows"][3]
+    outcomes = np.arange(11) % 3 == 0
+    row |= {"value": outcomes.mean(), "low": 0.0, "high": 1.0, "count": 11}
+    row["outcomes"] = np.packbits(outcomes).tobytes().hex()
+    write(results, {"table_2": content})
+    (found,) = [r for r in read(results)[1] if r.name == "table_2"]
+    assert found.measurements[3].outcomes == tuple(outcomes.tolist())
+    for wrong in ("ff", "00" * 2, "00" * 3, "xy" * 2, 5):
+        row["outcomes"] = wrong
+        write(results, {"table_2": content})
+        with pytest.raises(ValueError, match="`outcomes`"):
+            read(results)
 
 
 def test_kendalls_tau_is_scipys():
