@@ -64,7 +64,11 @@ def pictures(run):
     dataset = run.datasets[0]
     method = "variance_minimizing"
     config = table_1.config(run, dataset, method)
-    what = {"measure": "pictures", "model": config, "shown": SHOWN}
+    what = {
+        **{"measure": "pictures", "model": config, "shown": SHOWN, "part": PARTS[-1]},
+        **{"kappa": run.preset.kappa, "alpha": run.preset.alpha},
+        "count": run.size(dataset).few,
+    }
 
     def compute():
         cell = measure(run, method, PARTS[-1])

@@ -173,6 +173,11 @@ def bare(value, unit="ratio"):
     return {"value": value, "low": None, "high": None, "unit": unit, "count": None}
 
 
+def beside(run):
+    """What columns begin with where the paper's are of CIFAR-10 and ours are not."""
+    return "" if run.one == "cifar10" else f"{run.one}, paper: cifar10 · "
+
+
 def share(percent):
     """The paper's percent as a fraction."""
     return None if percent is None else round(percent / 100, 6)

@@ -121,6 +121,20 @@ class Run:
         backend = keras.backend.backend()
         file = self.folder / "run.json"
         before = json.loads(file.read_text()) if file.exists() else {}
+        versions = before.get("versions", {})
+        if before and (before["preset"] != self.name or backend not in versions):
+            raise ValueError(
+                f"`output` must be a new folder, or one of preset {self.name} on "
+                f"{backend}. Received: {self.folder}, of preset {before['preset']} and "
+                f"{versions}"
+            )
+
+        def joined(between, earlier, now):
+            earlier = earlier.split(between) if earlier else []
+            return between.join(dict.fromkeys([*earlier, now]))
+
+        command = f"python examples/reproduce {arguments}"
+        version = " ".join([__version__, *_commit()])
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         write_json(
@@ -129,9 +143,12 @@ class Run:
                 "preset": self.name,
                 "seed": self.seed,
                 "started": before.get("started", now),
-                "command": f"python examples/reproduce {arguments}",
+                # Several calls may have contributed, of several versions.
+                "command": joined("; ", before.get("command"), command),
                 "versions": {
-                    "keras_probcert": " ".join([__version__, *_commit()]),
+                    "keras_probcert": joined(
+                        " and ", versions.get("keras_probcert"), version
+                    ),
                     "keras": keras.__version__,
                     backend: importlib.metadata.version(backend),
                     "numpy": np.__version__,

@@ -60,8 +60,9 @@ def describe(run, datasets=None):
     for dataset in datasets or run.datasets:
         size = run.size(dataset)
         network = size.networks[""]
-        if size.networks.get("ibp", network) != network:
-            network += f" ({size.networks['ibp']} for ibp)"
+        others = {m: n for m, n in size.networks.items() if m and n != network}
+        if others:
+            network += f" ({', '.join(f'{n} for {m}' for m, n in others.items())})"
         trained = "the epochs of C.1"
         if size.rows:
             trained = f"{size.rows:,} forward-backward rows"

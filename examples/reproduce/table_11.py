@@ -4,11 +4,16 @@ import numpy as np
 import table_1
 from datasets import load
 from keras import ops
-from measures import rate, robust, share
+from measures import beside, rate, robust, share
 from paper import TABLE_11
 from settings import epsilon_of
 
-from keras_probcert.training.interval_bounds import Interval, propagate
+from keras_probcert.training.interval_bounds import (
+    Interval,
+    last_dense,
+    propagate,
+    worst_logits,
+)
 
 
 def count(run):
@@ -24,7 +29,7 @@ def deterministic(run):
     config = table_1.config(run, run.one, "ibp")
     epsilon = epsilon_of(run.one)
     images = count(run)
-    what = {"measure": "bounds", "model": config, "epsilon": epsilon, "count": images}
+    what = {"measure": "margins", "model": config, "epsilon": epsilon, "count": images}
 
     def compute():
         model = run.model(config)
@@ -40,10 +45,11 @@ def deterministic(run):
 
 def _proven(model, x, y, epsilon):
     box = Interval(x, ops.maximum(x - epsilon, 0.0), ops.minimum(x + epsilon, 1.0))
-    bounds = propagate(model, box)
-    lower, upper = map(ops.convert_to_numpy, (bounds.lower, bounds.upper))
-    own = np.arange(lower.shape[1]) == y[:, None]
-    return lower[own] > np.where(own, -np.inf, upper).max(axis=1)
+    bounds = propagate(model, box, last=False)
+    own = np.arange(model.output_shape[1]) == y[:, None]
+    target = ops.convert_to_tensor(own.astype("float32"))
+    _, worst = worst_logits(last_dense(model), bounds, target)
+    return np.where(own, -np.inf, ops.convert_to_numpy(worst)).max(axis=1) < 0
 
 
 def jobs(run):
@@ -59,7 +65,7 @@ def table(run):
     rows = [
         {
             "row": method,
-            "column": f"κ = {kappa:g}",
+            "column": f"{beside(run)}κ = {kappa:g}",
             **rate(robust(measure(run, method, kappa))),
             "paper": share(TABLE_11.get(kappa, {}).get(method)),
         }
@@ -70,7 +76,7 @@ def table(run):
         rows.append(
             {
                 "row": "ibp",
-                "column": "κ = 0 (deterministic)",
+                "column": f"{beside(run)}κ = 0 (deterministic)",
                 **rate(np.asarray(deterministic(run))),
                 "paper": share(TABLE_11[0]["ibp"]),
             }

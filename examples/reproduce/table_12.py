@@ -1,7 +1,7 @@
 """Table 12: certified robust accuracy at other α."""
 
 import table_1
-from measures import rate, robust, share
+from measures import beside, rate, robust, share
 from paper import TABLE_12
 
 
@@ -27,7 +27,7 @@ def table(run):
     rows = [
         {
             "row": method,
-            "column": f"1 − α = {1 - alpha:g}",
+            "column": f"{beside(run)}1 − α = {1 - alpha:g}",
             **rate(robust(measure(run, method, alpha))[: count(run)]),
             "paper": share(TABLE_12.get(alpha, {}).get(method)),
         }

@@ -3,7 +3,7 @@
 import inspect
 
 import table_1
-from measures import attack, defence, share
+from measures import attack, beside, defence, share
 from paper import TABLE_9 as PAPER
 from settings import epsilon_of
 
@@ -33,7 +33,7 @@ def table(run):
     rows = [
         {
             "row": name,
-            "column": f"{method} · {victim}",
+            "column": f"{beside(run)}{method} · {victim}",
             **defence(measure(run, name, method)[victim]),
             "paper": share(PAPER[name][method]) if victim == "vote" else None,
         }

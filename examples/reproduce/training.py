@@ -8,7 +8,7 @@ import time
 import keras
 import numpy as np
 from datasets import load
-from settings import CLASSES, SHI, arguments_and_cost
+from settings import CLASSES, SHI, SHI_CIFAR, arguments_and_cost, epsilon_of
 
 from keras_probcert import Affine, LInf, Rotation, Scale, Translation, architectures
 from keras_probcert.training import LinearRamp, SmoothedRamp, get, initialize_for_ibp
@@ -39,10 +39,17 @@ def plan(method, dataset, size, vicinity, seed, points=None, **arguments):
     """
     found, cost = arguments_and_cost(method, size, dataset, vicinity)
     images = size.train or len(load(dataset, "train")[0])
-    recipe = SHI if method == "ibp" and size.rows is None else size.recipe
+    recipe = size.recipe
+    if method == "ibp" and size.rows is None:
+        recipe = SHI if epsilon_of(dataset) > 0.1 else SHI_CIFAR
+    recipe = dict(recipe)
     batch_size = recipe.get("batch_size") or max(32, recipe["batch_rows"] // cost)
     examples = size.rows // cost if size.rows else recipe["epochs"] * images
-    epochs = points or recipe.get("epochs") or max(1, round(examples / images))
+    epochs = recipe.get("epochs") or max(1, round(examples / images))
+    if points:
+        if "drops" in recipe:
+            recipe["drops"] = [drop * points / epochs for drop in recipe["drops"]]
+        epochs = points
     return {
         "method": method,
         "dataset": dataset,
@@ -50,7 +57,7 @@ def plan(method, dataset, size, vicinity, seed, points=None, **arguments):
         "network": size.networks.get(method, size.networks[""]),
         "arguments": {**found, **arguments},
         "ramp": size.ramp,
-        "recipe": dict(recipe),
+        "recipe": recipe,
         "batch_size": batch_size,
         # An epoch is a part of the stream of examples, and where training can resume.
         "epochs": epochs,
@@ -104,7 +111,7 @@ def train(config, folder, progress):
         epoch += 1
         if config["points"]:
             _save(model.base_model, folder / f"{key}-{epoch}.keras")
-        log.write_text(json.dumps(history))
+        write_json(log, history)
         _save(model, checkpoint)
         progress(epoch, config["epochs"])
     _save(model.base_model, final)
@@ -141,7 +148,7 @@ def _compiled(config):
     length = config["epochs"] * config["ramp"]
     if config["method"] == "ibp":
         initialize_for_ibp(base, seed=config["seed"])
-        length = 20 if "batch_size" in config["recipe"] else length
+        length = config["recipe"].get("ramp", length)
         arguments["epsilon"] = SmoothedRamp(arguments["epsilon"], length)
     elif "epsilon" in arguments:
         # From the first step at the full radius, training may stay at a constant.
@@ -165,10 +172,10 @@ def _optimizer(config):
     elif "drops" in recipe:
         factor = recipe.get("drop", 0.1)
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-            [epoch * steps for epoch in recipe["drops"]],
+            [round(epoch * steps) for epoch in recipe["drops"]],
             [rate * factor**i for i in range(len(recipe["drops"]) + 1)],
         )
-    given = ("momentum", "weight_decay", "clipnorm")
+    given = ("momentum", "weight_decay", "clipnorm", "rho", "epsilon")
     return {
         "adam": keras.optimizers.Adam,
         "adadelta": keras.optimizers.Adadelta,
@@ -214,7 +221,7 @@ def digest(value):
 
 def write_json(path, value):
     """Writes all of a file or nothing of it."""
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(f"tmp-{path.name}")
     temporary.write_text(json.dumps(value, indent=1))
     os.replace(temporary, path)
 

@@ -1,8 +1,9 @@
 """How many labelled inputs a model still gets right under attack.
 
-With `--vote`, the majority vote of a CertifiedPredictor is attacked by transfer, and
-SmoothedPGD, Deny and Forge attack it directly. The vicinity in which it votes is that
-of the predictor in the file; of any other model it is the L∞ ball of `--epsilon`.
+With `--vote`, or if the file holds a CertifiedPredictor, its majority vote is attacked
+by transfer, and SmoothedPGD, Deny and Forge attack it directly. The vicinity in which
+it votes is that of the predictor in the file; of any other model it is the L∞ ball of
+`--epsilon`.
 
 examples:
   keras-probcert attack model.keras digits.npz --epsilon 0.1
@@ -51,11 +52,23 @@ def add_arguments(parser):
 def run(args):
     from keras_probcert import CertifiedPredictor, LInf, attacks
 
+    victim = predictor.load_model(args.model)
+    test = {name: getattr(args, name) for name in predictor.TEST}
+    given = {name: value for name, value in test.items() if value is not None}
+    saved = isinstance(victim, CertifiedPredictor)
+    if given and (saved or not args.vote):
+        why = "`model` brings its own" if saved else "they are for `--vote`"
+        raise ValueError(
+            f"{', '.join(f'`{name}`' for name in given)} cannot be given, as {why}. "
+            f"Received: {given}"
+        )
+    vote = args.vote or saved
     known = {"AutoAttack": attacks.AutoAttack, **attacks.TABLE_9}
-    if args.vote:
-        known |= {name: getattr(attacks, name) for name in VOTE}
+    voting = {name: getattr(attacks, name) for name in VOTE}
+    if vote:
+        known |= voting
     for name in args.attacks:
-        if name in VOTE and not args.vote:
+        if name in voting and not vote:
             raise ValueError(
                 f"`--attacks {name}` attacks the vote, and needs `--vote`. "
                 "Received: no --vote"
@@ -68,12 +81,8 @@ def run(args):
                 f"`--attacks` must be among {', '.join(known)}. Received: {name}.{hint}"
             )
     clip = tuple(args.clip)
-    victim = predictor.load_model(args.model)
-    if args.vote and not isinstance(victim, CertifiedPredictor):
-        perturbation = LInf(args.epsilon, clip=clip)
-        victim = CertifiedPredictor(
-            victim, perturbation, args.kappa, args.alpha, args.max_samples
-        )
+    if vote and not saved:
+        victim = CertifiedPredictor(victim, LInf(args.epsilon, clip=clip), **test)
     x, y = data.load(args, victim, labels=True)
     rows = []
     for name in args.attacks:
@@ -98,7 +107,7 @@ def run(args):
             )
     settings = {"epsilon": args.epsilon, "seed": args.seed, "rows": len(x)}
     title = f"{len(x)} rows, attacks in L∞, epsilon={args.epsilon:g}"
-    if args.vote:
+    if vote:
         settings |= output.settings_of(victim)
         title += f"; votes in {victim.perturbation!r}"
     output.show(args, rows, title, settings=settings)

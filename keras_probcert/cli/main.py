@@ -70,7 +70,8 @@ def _with_flags(message, args):
 
     def flag(match):
         name = match[1]
-        option = name in vars(args) and name not in ("model", "data", "folder")
+        positional = ("command", "model", "data", "folder")
+        option = name in vars(args) and name not in positional
         return f"`--{name.replace('_', '-')}`" if option else match[0]
 
     return re.sub(r"`(\w+)`", flag, message)

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import math
 import sys
 
 
@@ -23,7 +24,10 @@ def add_demand(parser, what):
 
 
 def _fraction(text):
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be in [0, 1]. Received: {text}")
     return value
@@ -42,7 +46,12 @@ def show(args, rows, title, most=None, settings=None):
     if args.json or args.csv:
         rows = [{**row, **(settings or {})} for row in rows]
     if args.json:
-        json.dump(rows, sys.stdout, indent=1)
+        # JSON has no NaN, which a rate of nothing is.
+        rows = [
+            {name: None if value != value else value for name, value in row.items()}
+            for row in rows
+        ]
+        json.dump(rows, sys.stdout, indent=1, allow_nan=False)
         print()
     elif args.csv:
         writer = csv.DictWriter(sys.stdout, rows[0])

@@ -117,12 +117,12 @@ def _of_data_set(args):
             pilot = certified.predict(x, verbose=0)
         if rate is None:
             rate = forward_rate(certified, x)
-    elif args.pilot is not None or args.perturbation is not None:
-        option = "pilot" if args.pilot is not None else "perturbation"
-        raise ValueError(
-            f"`--model` must be given with `--{option}`. Received: no model"
-        )
     else:
+        for name in ("pilot", "perturbation", "epsilon"):
+            if getattr(args, name) is not None:
+                raise ValueError(
+                    f"`--model` must be given with `--{name}`. Received: no model"
+                )
         test = _test(args)
     plan = plan_certification(
         test,

@@ -13,6 +13,9 @@ AMOUNTS = {
 }
 
 
+TEST = ("kappa", "alpha", "max_samples")
+
+
 def add_model(parser):
     parser.add_argument("model", help="a .keras file; loaded in Keras' safe mode")
 
@@ -29,7 +32,6 @@ def add_arguments(parser):
         "--clip",
         type=float,
         nargs=2,
-        default=(0.0, 1.0),
         metavar=("LOW", "HIGH"),
         help="the valid input range, 0 1 by default",
     )
@@ -47,13 +49,16 @@ def load_model(path):
     """The model of a `.keras` file, with nothing in it run that it brings along.
 
     Raises:
-        ValueError: if there is no such file.
+        ValueError: if there is no such file, or what is in it is not known.
     """
     import keras
 
     import keras_probcert  # noqa: F401 (registers what such files name)
 
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except TypeError as error:  # Of a layer that is not known here.
+        raise ValueError(str(error)) from error
 
 
 def predictor(args):
@@ -63,9 +68,10 @@ def predictor(args):
     model = load_model(args.model)
     given = {
         name: getattr(args, name)
-        for name in ("perturbation", "epsilon", "kappa", "alpha", "max_samples")
+        for name in ("perturbation", "epsilon", "clip", *TEST)
         if getattr(args, name) is not None
     }
+    given |= {"no_clip": True} if args.no_clip else {}
     if isinstance(model, keras_probcert.CertifiedPredictor):
         if given:
             raise ValueError(
@@ -79,10 +85,18 @@ def predictor(args):
             f"Received: perturbation={args.perturbation}, epsilon={args.epsilon}"
         )
     perturbation = None
-    if args.perturbation is not None:
+    if args.perturbation is None:
+        if args.clip is not None or args.no_clip:
+            raise ValueError(
+                "`--clip` and `--no-clip` are for `--perturbation`; without it the "
+                "range is that of training. Received: no perturbation"
+            )
+    else:
         kind, _ = AMOUNTS[args.perturbation]
-        amount = int(args.epsilon) if args.perturbation == "l0" else args.epsilon
-        clip = None if args.no_clip else tuple(args.clip)
+        amount = args.epsilon
+        if args.perturbation == "l0" and amount.is_integer():
+            amount = int(amount)
+        clip = None if args.no_clip else tuple(args.clip or (0.0, 1.0))
         perturbation = getattr(keras_probcert, kind)(amount, clip=clip)
     return keras_probcert.CertifiedPredictor(
         model,

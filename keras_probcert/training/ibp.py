@@ -13,6 +13,7 @@ from keras_probcert.training.interval_bounds import (
     bounded_layers,
     last_dense,
     propagate,
+    worst_logits,
 )
 from keras_probcert.training.schedules import Schedule, SmoothedRamp, check_radius
 from keras_probcert.training.training_method import TrainingMethod
@@ -163,7 +164,7 @@ class IBPModel(TrainingMethod):
         if last is None:
             values, worst = bounds.value, _worst_outputs(bounds, target)
         elif self.elide and self._units > 1:
-            values, worst = _worst_logits(last, bounds, target)
+            values, worst = worst_logits(last, bounds, target)
         else:
             bounds = affine(last, bounds)
             values, worst = bounds.value, _worst_outputs(bounds, target)
@@ -260,28 +261,6 @@ def _worst_outputs(bounds, target):
     if bounds.lower.shape[-1] == 1:
         target = target[:, 1:]
     return target * bounds.lower + (1.0 - target) * bounds.upper
-
-
-def _worst_logits(dense, bounds, target):
-    """Logits, and upper bounds of their differences from the right class's.
-
-    Args:
-        dense: the last layer.
-        bounds: the `Interval` of its inputs, each `(rows, features)`.
-        target: one-hot, `(rows, classes)`.
-    """
-    dtype = bounds.centre.dtype
-    kernel = ops.cast(dense.kernel, dtype)
-    bias = ops.cast(dense.bias, dtype) if dense.use_bias else 0.0
-    values = ops.matmul(ops.cast(bounds.value, dtype), kernel) + bias
-    # (right class, class, features): rows share those of their class.
-    filters = ops.transpose(kernel)
-    differences = filters[None] - filters[:, None]
-    of_class = ops.argmax(target, axis=-1)
-    logits = ops.matmul(bounds.centre, kernel) + bias
-    logits = logits - ops.sum(target * logits, axis=-1, keepdims=True)
-    widths = ops.take(ops.abs(differences), of_class, axis=0)
-    return values, logits + ops.einsum("ncf,nf->nc", widths, bounds.radius)
 
 
 def initialize_for_ibp(model, seed=None):

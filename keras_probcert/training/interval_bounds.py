@@ -244,6 +244,28 @@ def last_dense(model):
     return None
 
 
+def worst_logits(dense, bounds, target):
+    """Logits, and upper bounds of their differences from the right class's.
+
+    Args:
+        dense: the last layer.
+        bounds: the `Interval` of its inputs, each `(rows, features)`.
+        target: one-hot, `(rows, classes)`.
+    """
+    dtype = bounds.centre.dtype
+    kernel = ops.cast(dense.kernel, dtype)
+    bias = ops.cast(dense.bias, dtype) if dense.use_bias else 0.0
+    values = ops.matmul(ops.cast(bounds.value, dtype), kernel) + bias
+    # (right class, class, features): rows share those of their class.
+    filters = ops.transpose(kernel)
+    differences = filters[None] - filters[:, None]
+    of_class = ops.argmax(target, axis=-1)
+    logits = ops.matmul(bounds.centre, kernel) + bias
+    logits = logits - ops.sum(target * logits, axis=-1, keepdims=True)
+    widths = ops.take(ops.abs(differences), of_class, axis=0)
+    return values, logits + ops.einsum("ncf,nf->nc", widths, bounds.radius)
+
+
 def _through(layer, intervals, training, relus):
     """The interval after a layer, from those before it."""
     interval = intervals[0]

@@ -1,5 +1,6 @@
 """`keras-probcert` on a `.keras` file and arrays, against the library itself."""
 
+import argparse
 import csv
 import io
 import json
@@ -16,7 +17,7 @@ from keras_probcert import (
     load_certificates,
     plan_certification,
 )
-from keras_probcert.cli import main
+from keras_probcert.cli import main, output
 
 pytestmark = pytest.mark.tensorflow
 VICINITY = ["--perturbation", "linf", "--epsilon", "0.2", "--kappa", "0.1"]
@@ -96,8 +97,16 @@ def test_a_saved_predictor_brings_its_own_arguments(files, tmp_path, capsys):
     assert {r["kappa"] for r in found.values()} == {0.2}
     assert found["standard_accuracy"]["perturbation"].startswith("LInf(")
     assert main([*command, "--at-least", "0.6"]) == 1
-    assert main([*command, "--kappa", "0.1"]) == 2
-    assert "brings its own arguments" in capsys.readouterr().err
+    for options in (["--kappa", "0.1"], ["--clip", "-1", "1"], ["--no-clip"]):
+        assert main([*command, *options]) == 2
+        assert "brings its own arguments" in capsys.readouterr().err
+    # Its vote is what is attacked, with what it brings.
+    command = ["attack", str(path), str(folder / "data.npz"), "--epsilon", "0.5"]
+    assert main([*command, "--attacks", "FGSM", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["kappa"] for row in rows} == {0.2}
+    assert main([*command, "--vote", "--alpha", "0.1"]) == 2
+    assert "`model` brings its own" in capsys.readouterr().err
 
 
 def test_attack(files, capsys):
@@ -158,7 +167,7 @@ def test_plan_with_a_model_and_a_pilot(files, capsys):
         (["--rows", "5"], "Exactly one of `--robust-share`"),
         (["--rows", "5", "--robust-share", "1"], "`--robust-share` must be"),
         (["--perturbation", "linf"], "`--rows` must be given"),
-        (["--rows", "5", "--perturbation", "linf"], "`--model` must be given"),
+        (["--rows", "5", "--epsilon", "1"], "`--model` must be given with `--epsilon`"),
         (["--rows", "5", "--pilot", "x.npz"], "`--model` must be given"),
     ],
 )
@@ -190,6 +199,8 @@ def test_export(files, tmp_path, capsys):
         ("evaluate", "inputs.npz", "must hold labels"),
         ("certify", "no_such_dataset:test[:5]", "data=no_such_dataset:test[:5]"),
         ("certify", "images.npz", "with ['images']"),
+        ("certify", "empty.npz", "`data` must be a whole file"),
+        ("certify", "cut.npz", "`data` must be a whole file"),
         ("evaluate", "words.npz", "`y` must hold classes as integers"),
         ("certify", "rotation", "Rotation perturbs images"),
     ],
@@ -197,6 +208,9 @@ def test_export(files, tmp_path, capsys):
 def test_bad_input(files, capsys, command, data, message):
     folder, _, x, _ = files
     np.savez(folder / "images.npz", images=x)
+    (folder / "empty.npz").write_bytes(b"")
+    whole = (folder / "data.npz").read_bytes()
+    (folder / "cut.npz").write_bytes(whole[: len(whole) // 2])
     np.savez(folder / "words.npz", x=x, y=np.array(["cat"] * len(x)))
     path = str(folder / data) if data.endswith(".npz") else data
     options = ["--epsilon", "0.1"] if "perturbation" in message else VICINITY
@@ -226,6 +240,7 @@ def test_files_that_would_run_code_are_refused(files, tmp_path, capsys):
         (["--attacks", "PDG"], "Did you mean PGD?"),
         (["--attacks", "pgd"], "Did you mean PGD?"),
         (["--attacks", "Deny"], "needs `--vote`"),
+        (["--kappa", "0.1"], "`--kappa` cannot be given, as they are for `--vote`"),
     ],
 )
 def test_bad_attacks(files, capsys, options, message):
@@ -239,9 +254,16 @@ def test_exit_codes(files, capsys, monkeypatch):
     folder, *_ = files
     command = ["evaluate", str(folder / "model.keras"), str(folder / "data.npz")]
     with pytest.raises(SystemExit) as stop:
-        main([*command, *VICINITY, "--at-least", "90"])
+        main([*command, *VICINITY, "--at-least", "90%"])
     assert stop.value.code == 2 and "must be in [0, 1]" in capsys.readouterr().err
     # A crash is not a demand that is not met.
     monkeypatch.setattr("keras_probcert.cli.evaluate.run", lambda args: 1 / 0)
     assert main([*command, *VICINITY]) == 3
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_json_has_no_nan(capsys):
+    args = argparse.Namespace(json=True, csv=False)
+    output.show(args, [{"value": float("nan"), "of": 0}], "", settings={"seed": 1})
+    (row,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert row == {"value": None, "of": 0, "seed": 1}

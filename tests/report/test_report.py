@@ -305,7 +305,7 @@ def test_the_order_is_compared_with_the_papers():
     said = " ".join(compare(column(a, b, c, d)))
     assert "differs from the paper's: 5 of 6 pairs" in said
     assert "1 the other way round (Kendall's τ = 0.67)" in said
-    assert "and told apart: c above d." in said
+    assert "intervals apart: c above d." in said
     said = " ".join(compare(column(a, c, d, better="lower")))
     assert "First here: d; first in the paper: c." in said
     said = " ".join(compare(column(a, c)))
@@ -342,8 +342,8 @@ def test_rows_are_told_apart_by_their_outcomes():
         ).columns[0]
 
     said = " ".join(compare(named()))
-    assert "First here: first" in said and "exact test, 5 %): near." in said
-    assert "told apart: first above far." in said
+    assert "First here: first" in said and "correction, 5 %): near." in said
+    assert "told apart on the same inputs" in said and "first above far." in said
     said = " ".join(compare(named(0)))
     assert "overlap with our first's: near, far." in said and "told apart" not in said
 
