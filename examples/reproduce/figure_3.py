@@ -15,6 +15,13 @@ def config_of(run):
     )
 
 
+def training(run):
+    """Its history, a dict of means of the logs a point."""
+    config = config_of(run)
+    what = {"measure": "training", "model": config}
+    return run.cell(what, lambda: run.record(config)["history"])
+
+
 def certified_at(run, point):
     """Certificates of validation images by the model at a point of training."""
     config = config_of(run)
@@ -30,14 +37,14 @@ def certified_at(run, point):
 
 def jobs(run):
     points = range(1, run.preset.points + 1)
-    return [("training", lambda: run.model(config_of(run)))] + [
+    return [("training", lambda: training(run))] + [
         (f"point {point}", lambda p=point: certified_at(run, p)) for point in points
     ]
 
 
 def table(run):
     config = config_of(run)
-    history = run.record(config)["history"]
+    history = training(run)
     steps = config["steps"]
     rows = []
 

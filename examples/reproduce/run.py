@@ -103,7 +103,10 @@ class Run:
         return cell["found"]
 
     def write(self, name, table):
-        """Writes a table as JSON and CSV, with the seconds that its cells took."""
+        """Writes a table as JSON and CSV, with the seconds that its cells took.
+
+        Tables share cells: `run.json` has the seconds of all.
+        """
         seconds = sum(self._seconds.values())
         self._seconds.clear()
         whole = {"name": name, "seconds": seconds, **table}
@@ -111,6 +114,10 @@ class Run:
         rows = table["rows"] or [{}]
         columns = list(dict.fromkeys(key for row in rows for key in row))
         columns = [column for column in columns if column != "outcomes"]
+        cells = (self.folder / "cells").glob("*.json")
+        total = sum(json.loads(cell.read_text())["seconds"] for cell in cells)
+        description = json.loads((self.folder / "run.json").read_text())
+        write_json(self.folder / "run.json", {**description, "seconds": total})
         with open(self.folder / f"{name}.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()

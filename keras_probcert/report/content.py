@@ -60,20 +60,26 @@ def reading(sections):
 
 def facts(run, results):
     """Pairs of what is known of a run, as text."""
+    return [
+        ("Preset", run.preset),
+        ("Seed", "none" if run.seed is None else str(run.seed)),
+        ("Started", run.started.strftime("%Y-%m-%d %H:%M %Z").strip()),
+        ("Time of trainings and measurements", _time(run, results)),
+        ("Command", run.command),
+        ("Hardware", _pairs(run.hardware, ": ").replace("memory_gib", "memory in GiB")),
+        ("Versions", _pairs(run.versions, " ")),
+    ]
+
+
+def _time(run, results):
+    if run.seconds is not None:
+        return numbers.duration(run.seconds)
     times = [result.seconds for result in results if result.seconds is not None]
     without = len(results) - len(times)
     time = numbers.duration(sum(times)) if times else "not recorded"
     if times and without:
         time += f" ({without} of {len(results)} parts not recorded)"
-    return [
-        ("Preset", run.preset),
-        ("Seed", "none" if run.seed is None else str(run.seed)),
-        ("Started", run.started.strftime("%Y-%m-%d %H:%M %Z").strip()),
-        ("Time of trainings and measurements", time),
-        ("Command", run.command),
-        ("Hardware", _pairs(run.hardware, ": ").replace("memory_gib", "memory in GiB")),
-        ("Versions", _pairs(run.versions, " ")),
-    ]
+    return time
 
 
 def _section(result):

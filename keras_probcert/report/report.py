@@ -18,15 +18,18 @@ def write_report(folder, html_path=None, markdown_path=None):
 
     Args:
         folder: the folder: `run.json` (`preset`, `seed`, `started`, `command`,
-            `versions`, `hardware`), and one JSON file for each table, curve or set
-            of pictures (`name`, `kind`, `title`, `caption`, `rows`, and where
-            wanted `curves`, `pictures`, `notes`, `settings`, `seconds`). A row of a
-            table has `row`, `column`, `value`, `unit` ("percent", for fractions in
-            [0, 1], "seconds", "ratio" or "radius"), and where known `low`, `high`,
-            `paper`, `count`, `better` ("higher", "lower" or "none"; by default
-            higher for percent and radius, lower for seconds). A row of a curve has
-            `panel`, `series`, `x`, `x_label`, `y`, `y_label`, `unit`, and where
-            known `low`, `high`, `paper`. A `value` of `null` is shown as not run.
+            `versions`, `hardware`; `seconds`, if results share what took time), and one
+            JSON file for each table, curve or set of pictures (`name`, `kind`, `title`,
+            `caption`, `rows`, and where wanted `curves`, `pictures`, `notes`,
+            `settings`, `seconds`). A row of a table has `row`, `column`, `value`,
+            `unit` ("percent", for fractions in [0, 1], "seconds", "ratio" or "radius"),
+            and where known `low`, `high`, `paper`, `count`, `better` ("higher", "lower"
+            or "none"; by default higher for percent and radius, lower for seconds),
+            `outcomes` (of the `count` inputs, the same in all rows, which are
+            successes: bits, packed into bytes, in hexadecimal; rows are then compared
+            in pairs). A row of a curve has `panel`, `series`, `x`, `x_label`, `y`,
+            `y_label`, `unit`, and where known `low`, `high`, `paper`. A `value` of
+            `null` is shown as not run.
         html_path: the page to write; by default `report.html` in the folder.
         markdown_path: the document to write; by default `report.md` in the folder.
 

@@ -97,6 +97,7 @@ class Run:
     command: str
     versions: dict
     hardware: dict
+    seconds: float | None = None
 
 
 def read(folder):
@@ -207,6 +208,7 @@ def _run(path):
         command=fields.text("command"),
         versions=fields.object("versions"),
         hardware=fields.object("hardware"),
+        seconds=fields.optional("seconds"),
     )
 
 

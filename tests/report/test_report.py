@@ -364,6 +364,17 @@ def test_outcomes_are_read(results):
             read(results)
 
 
+def test_the_time_of_a_run_counts_what_results_share_once(results):
+    assert "Time of trainings and measurements: 1 h" not in page(results)
+    content = load(results, "run")
+    write(results, {"run": {**content, "seconds": 3660}})
+    assert "Time of trainings and measurements: 1 h 1 min" in page(results)
+
+
+def page(folder):
+    return write_report(folder)[1].read_text(encoding="utf-8")
+
+
 def test_kendalls_tau_is_scipys():
     rng = np.random.default_rng(1)
     ours, papers = rng.random(9), rng.random(9)
