@@ -5,7 +5,10 @@ from itertools import combinations
 
 from keras_probcert.report.tables import best
 
-_TEST = "on the same inputs (McNemar's exact test with Holm's correction, 5 %)"
+TOLD_APART = (
+    "Rows are told apart by McNemar's exact test on the same inputs, with Holm's "
+    "correction, at 5 % a column."
+)
 
 
 def compare(column):
@@ -92,12 +95,12 @@ def _firsts(column, both, apart, paired):
     unknown = [row for row, m in others.items() if not _known(m) or not _known(first)]
     near = [r for r in others if r not in unknown and not apart(r, ours[0])]
     if near and paired:
-        sentences.append(f"Not told apart from our first {_TEST}: {_names(near)}.")
+        sentences.append(f"Not told apart from our first: {_names(near)}.")
     elif near:
         sentences.append(f"Intervals that overlap with our first's: {_names(near)}.")
     elif others and not unknown:
         sentences.append(
-            f"All others are told apart from our first {_TEST}."
+            "All others are told apart from our first."
             if paired
             else "No other interval overlaps with our first's."
         )
@@ -119,7 +122,7 @@ def _reversed(both, apart, paired):
     ]
     if not found:
         return []
-    how = f"told apart {_TEST}" if paired else "intervals apart"
+    how = "told apart" if paired else "intervals apart"
     return [f"Against the paper's order, and {how}: {_names(found)}."]
 
 

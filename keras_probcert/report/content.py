@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from keras_probcert.report import figures, numbers
-from keras_probcert.report.comparison import compare
+from keras_probcert.report.comparison import TOLD_APART, compare
 from keras_probcert.report.results import Result
 from keras_probcert.report.tables import Table, curve_table, table
 
@@ -55,6 +55,8 @@ def reading(sections):
         sentences.append("A star marks the best of a column.")
     if any(cell is None or cell.value is None for cell in cells):
         sentences.append("“Not run” stands where nothing was measured.")
+    if any(m.outcomes for s in sections for m in s.result.measurements):
+        sentences.append(TOLD_APART)
     return " ".join(sentences)
 
 

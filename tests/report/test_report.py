@@ -342,8 +342,8 @@ def test_rows_are_told_apart_by_their_outcomes():
         ).columns[0]
 
     said = " ".join(compare(named()))
-    assert "First here: first" in said and "correction, 5 %): near." in said
-    assert "told apart on the same inputs" in said and "first above far." in said
+    assert "First here: first" in said and "told apart from our first: near." in said
+    assert "and told apart: first above far." in said
     said = " ".join(compare(named(0)))
     assert "overlap with our first's: near, far." in said and "told apart" not in said
 
