@@ -66,7 +66,7 @@ def facts(run, results):
         ("Preset", run.preset),
         ("Seed", "none" if run.seed is None else str(run.seed)),
         ("Started", run.started.strftime("%Y-%m-%d %H:%M %Z").strip()),
-        ("Time of trainings and measurements", _time(run, results)),
+        ("Time", _time(run, results)),
         ("Command", run.command),
         ("Hardware", _pairs(run.hardware, ": ").replace("memory_gib", "memory in GiB")),
         ("Versions", _pairs(run.versions, " ")),
@@ -74,11 +74,12 @@ def facts(run, results):
 
 
 def _time(run, results):
+    what = "of training and measuring"
     if run.seconds is not None:
-        return numbers.duration(run.seconds)
+        return f"{numbers.duration(run.seconds)} {what}"
     times = [result.seconds for result in results if result.seconds is not None]
     without = len(results) - len(times)
-    time = numbers.duration(sum(times)) if times else "not recorded"
+    time = f"{numbers.duration(sum(times))} {what}" if times else "not recorded"
     if times and without:
         time += f" ({without} of {len(results)} parts not recorded)"
     return time

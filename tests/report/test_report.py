@@ -365,10 +365,10 @@ def test_outcomes_are_read(results):
 
 
 def test_the_time_of_a_run_counts_what_results_share_once(results):
-    assert "Time of trainings and measurements: 1 h" not in page(results)
+    assert "Time: 1 h" not in page(results)
     content = load(results, "run")
     write(results, {"run": {**content, "seconds": 3660}})
-    assert "Time of trainings and measurements: 1 h 1 min" in page(results)
+    assert "Time: 1 h 1 min of training" in page(results)
 
 
 def page(folder):
