@@ -121,8 +121,9 @@ def train(config, folder, progress):
         "history": history,
     }
     write_json(record, found)
-    checkpoint.unlink()
-    log.unlink()
+    # Another process may have finished the same training.
+    checkpoint.unlink(missing_ok=True)
+    log.unlink(missing_ok=True)
     return model.base_model, found
 
 
