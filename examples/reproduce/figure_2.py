@@ -11,7 +11,7 @@ def measures(run, weight):
     vicinity = ("linf", epsilon_of(dataset))
     config = run.plan("variance_minimizing", dataset, vicinity, std_weight=weight)
     few = run.size(dataset).few
-    count = min(run.size(dataset).test, 5 * few)
+    count = run.count(dataset, 5)
     certified = certify(run, config, vicinity, count=count)
     return certified, autoattack(run, config, few)
 

@@ -55,6 +55,11 @@ class Run:
     def size(self, dataset):
         return self.preset.sizes[dataset]
 
+    def count(self, dataset, times):
+        """`times` the images where one costs much, at most all."""
+        size = self.size(dataset)
+        return min(size.test, times * size.few)
+
     def plan(self, method, dataset, vicinity, size=None, **kwargs):
         size = size or self.size(dataset)
         return plan(method, dataset, size, vicinity, self.seed, **kwargs)
@@ -103,10 +108,7 @@ class Run:
         return cell["found"]
 
     def write(self, name, table):
-        """Writes a table as JSON and CSV, with the seconds that its cells took.
-
-        Tables share cells: `run.json` has the seconds of all.
-        """
+        """Writes a table as JSON and CSV, with the seconds that its cells took."""
         seconds = sum(self._seconds.values())
         self._seconds.clear()
         whole = {"name": name, "seconds": seconds, **table}
@@ -114,14 +116,18 @@ class Run:
         rows = table["rows"] or [{}]
         columns = list(dict.fromkeys(key for row in rows for key in row))
         columns = [column for column in columns if column != "outcomes"]
-        cells = (self.folder / "cells").glob("*.json")
-        total = sum(json.loads(cell.read_text())["seconds"] for cell in cells)
-        description = json.loads((self.folder / "run.json").read_text())
-        write_json(self.folder / "run.json", {**description, "seconds": total})
         with open(self.folder / f"{name}.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
+        self._write_seconds()
+
+    def _write_seconds(self):
+        """Adds to `run.json` the seconds of all cells, which tables share."""
+        cells = (self.folder / "cells").glob("*.json")
+        total = sum(json.loads(cell.read_text())["seconds"] for cell in cells)
+        file = self.folder / "run.json"
+        write_json(file, {**json.loads(file.read_text()), "seconds": total})
 
     def describe(self, arguments):
         """Writes what the run is: its command, preset, seed, versions, hardware."""
@@ -135,11 +141,6 @@ class Run:
                 f"{backend}. Received: {self.folder}, of preset {before['preset']} and "
                 f"{versions}"
             )
-
-        def joined(between, earlier, now):
-            earlier = earlier.split(between) if earlier else []
-            return between.join(dict.fromkeys([*earlier, now]))
-
         command = f"python examples/reproduce {arguments}"
         version = " ".join([__version__, *_commit()])
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -151,9 +152,9 @@ class Run:
                 "seed": self.seed,
                 "started": before.get("started", now),
                 # Several calls may have contributed, of several versions.
-                "command": joined("; ", before.get("command"), command),
+                "command": _joined("; ", before.get("command"), command),
                 "versions": {
-                    "keras_probcert": joined(
+                    "keras_probcert": _joined(
                         " and ", versions.get("keras_probcert"), version
                     ),
                     "keras": keras.__version__,
@@ -169,6 +170,12 @@ class Run:
                 },
             },
         )
+
+
+def _joined(between, earlier, now):
+    """What was there earlier and `now`, each once."""
+    earlier = earlier.split(between) if earlier else []
+    return between.join(dict.fromkeys([*earlier, now]))
 
 
 def _commit():

@@ -47,11 +47,15 @@ def table(run):
         "kind": "table",
         "title": "Table 1: L∞ vicinities",
         "caption": f"{describe(run)} The vicinity is an L∞ ball, of radius "
-        + ", ".join(f"{epsilon_of(d):.4g} ({d})" for d in run.datasets)
-        + ".",
+        f"{radii(run, epsilon_of)}.",
         "settings": settings(run),
         "rows": rows,
     }
+
+
+def radii(run, of):
+    """The radius `of` each data set, in words."""
+    return ", ".join(f"{of(dataset):.4g} ({dataset})" for dataset in run.datasets)
 
 
 def describe(run, datasets=None):

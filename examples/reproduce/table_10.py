@@ -34,7 +34,6 @@ def table(run):
         "kind": "table",
         "title": "Table 10: smaller vicinities, certified robust accuracy",
         "caption": "The models of Table 1, certified at "
-        + ", ".join(f"{small_epsilon_of(d):.4g} ({d})" for d in run.datasets)
-        + f". {table_1.describe(run)}",
+        f"{table_1.radii(run, small_epsilon_of)}. {table_1.describe(run)}",
         "rows": rows,
     }

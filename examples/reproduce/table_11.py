@@ -17,7 +17,7 @@ from keras_probcert.training.interval_bounds import (
 
 
 def count(run):
-    return min(run.size(run.one).test, 2 * run.size(run.one).few)
+    return run.count(run.one, 2)
 
 
 def measure(run, method, kappa):

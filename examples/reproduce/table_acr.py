@@ -15,8 +15,7 @@ from keras_probcert import SmoothedClassifier  # noqa: E402
 
 def measure(run, sigma, method):
     dataset = run.datasets[0]
-    size, preset = run.size(dataset), run.preset
-    count = min(size.test, 5 * size.few)
+    preset, count = run.preset, run.count(dataset, 5)
     what = {
         "measure": "radius",
         "dataset": dataset,

@@ -63,23 +63,7 @@ def run(args):
             f"Received: {given}"
         )
     vote = args.vote or saved
-    known = {"AutoAttack": attacks.AutoAttack, **attacks.TABLE_9}
-    voting = {name: getattr(attacks, name) for name in VOTE}
-    if vote:
-        known |= voting
-    for name in args.attacks:
-        if name in voting and not vote:
-            raise ValueError(
-                f"`--attacks {name}` attacks the vote, and needs `--vote`. "
-                "Received: no --vote"
-            )
-        if name not in known:
-            lower = {other.lower(): other for other in known}
-            near = difflib.get_close_matches(name.lower(), lower, 1)
-            hint = f" Did you mean {lower[near[0]]}?" if near else ""
-            raise ValueError(
-                f"`--attacks` must be among {', '.join(known)}. Received: {name}.{hint}"
-            )
+    known = _known(args.attacks, vote)
     clip = tuple(args.clip)
     if vote and not saved:
         victim = CertifiedPredictor(victim, LInf(args.epsilon, clip=clip), **test)
@@ -113,3 +97,32 @@ def run(args):
     output.show(args, rows, title, settings=settings)
     defended = [r["value"] for r in rows if r["rate"] == "defence_success_rate"]
     return int(min(defended) < args.at_least)
+
+
+def _known(names, vote):
+    """The attacks by name; checks that `names` are among them.
+
+    Args:
+        names: what `--attacks` was given.
+        vote: whether attacks on the vote may be.
+    """
+    from keras_probcert import attacks
+
+    known = {"AutoAttack": attacks.AutoAttack, **attacks.TABLE_9}
+    voting = {name: getattr(attacks, name) for name in VOTE}
+    if vote:
+        known |= voting
+    for name in names:
+        if name in voting and not vote:
+            raise ValueError(
+                f"`--attacks {name}` attacks the vote, and needs `--vote`. "
+                "Received: no --vote"
+            )
+        if name not in known:
+            lower = {other.lower(): other for other in known}
+            near = difflib.get_close_matches(name.lower(), lower, 1)
+            hint = f" Did you mean {lower[near[0]]}?" if near else ""
+            raise ValueError(
+                f"`--attacks` must be among {', '.join(known)}. Received: {name}.{hint}"
+            )
+    return known

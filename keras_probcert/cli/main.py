@@ -67,11 +67,10 @@ def main(arguments=None):
 
 def _with_flags(message, args):
     """A message of the library with arguments named as the command line does."""
+    options = vars(args).keys() - {"command", "model", "data", "folder"}
 
     def flag(match):
         name = match[1]
-        positional = ("command", "model", "data", "folder")
-        option = name in vars(args) and name not in positional
-        return f"`--{name.replace('_', '-')}`" if option else match[0]
+        return f"`--{name.replace('_', '-')}`" if name in options else match[0]
 
     return re.sub(r"`(\w+)`", flag, message)

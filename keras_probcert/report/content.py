@@ -55,7 +55,8 @@ def reading(sections):
         sentences.append("A star marks the best of a column.")
     if any(cell is None or cell.value is None for cell in cells):
         sentences.append("“Not run” stands where nothing was measured.")
-    if any(m.outcomes for s in sections for m in s.result.measurements):
+    compared = [text for s in sections for _, said in s.comparisons for text in said]
+    if any("told apart" in text for text in compared):
         sentences.append(TOLD_APART)
     return " ".join(sentences)
 
