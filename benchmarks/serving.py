@@ -8,7 +8,7 @@ budgets. Then `examples/serving/ray_serve.py` on the loopback, under the load of
 `examples/serving/load.py`: easy rows alone, with the hardest row now and then, and the
 same with a budget.
 
-    pip install 'keras_probcert[ray]'
+    pip install '.[ray]'
     python benchmarks/serving.py
 """
 
