@@ -89,22 +89,36 @@ def classes(model, shape):
 
 
 def last_layer(model):
-    """The layer that makes the output, `None` if unknown."""
+    """The layer or operation that makes the output, `None` if unknown."""
     model = innermost(model)
     if not getattr(model, "outputs", None):
         return None
-    for layer in reversed(model.layers):
-        if getattr(layer, "output", None) is model.outputs[0]:
-            return last_layer(layer) if isinstance(layer, keras.Model) else layer
-    return None
+    # `layer.output` would be that of its first call, perhaps in another model.
+    layer = model.outputs[0]._keras_history.operation
+    return last_layer(layer) if isinstance(layer, keras.Model) else layer
 
 
 def last_activation(model):
     """The activation of the layer that makes the output, `None` if unknown."""
     layer = last_layer(model)
-    if isinstance(layer, keras.layers.Softmax):
-        return keras.activations.softmax
+    if _is_activation(layer):
+        return {
+            "Softmax": keras.activations.softmax,
+            "Sigmoid": keras.activations.sigmoid,
+        }.get(type(layer).__name__)
     return getattr(layer, "activation", None)
+
+
+def _is_activation(layer):
+    """Whether it is all activation: `layers.Softmax`, or `ops.softmax` in a graph."""
+    return isinstance(layer, keras.layers.Softmax) or (
+        isinstance(layer, keras.Operation) and not isinstance(layer, keras.Layer)
+    )
+
+
+def gives_probabilities(activation):
+    """Whether it is a softmax or a sigmoid."""
+    return activation in (keras.activations.softmax, keras.activations.sigmoid)
 
 
 def logits(model, from_logits=None):
@@ -126,7 +140,7 @@ def logits(model, from_logits=None):
         A function from `(rows, …)` to `(rows, classes)`, at least two classes.
     """
     activation = last_activation(model)
-    known = activation in (keras.activations.softmax, keras.activations.sigmoid)
+    known = gives_probabilities(activation)
     if from_logits is None:
         from_logits = not known
 
@@ -157,7 +171,7 @@ def logits(model, from_logits=None):
 @contextlib.contextmanager
 def _linear(layer):
     """Leaves out the activation of `layer` while the block runs."""
-    if isinstance(layer, keras.layers.Softmax):
+    if _is_activation(layer):
         layer.call = lambda inputs, mask=None: inputs
         try:
             yield
@@ -183,3 +197,12 @@ def takes_logits(loss):
     function = getattr(loss, "fn", None)
     argument = function and inspect.signature(function).parameters.get("from_logits")
     return argument and loss._fn_kwargs.get("from_logits", argument.default)
+
+
+def is_binary(loss):
+    """Whether a `keras.losses.Loss` is a cross-entropy of each unit by itself."""
+    # Its name may be any, `"bce"` for one.
+    return getattr(loss, "fn", None) in (
+        keras.losses.binary_crossentropy,
+        keras.losses.binary_focal_crossentropy,
+    )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from keras_probcert.backend.gradient_scale import GRADIENT_SCALE
 from keras_probcert.backend.stateless import stateless_call
 
 # Every shape is fixed when a function is compiled.
@@ -76,7 +77,24 @@ def fresh_seeds(num_rows):
 
 def batches(arrays, batch_size):
     """Keyword arguments that make Keras' `predict` run over `arrays` in batches."""
-    return {"x": arrays, "batch_size": batch_size}
+    return {"x": _Batches(arrays, batch_size)}
+
+
+class _Batches(keras.utils.PyDataset):
+    """The rows of arrays as they are: Keras would round them to `floatx`."""
+
+    def __init__(self, arrays, batch_size):
+        super().__init__()
+        self.arrays, self.batch_size = arrays, batch_size
+        self.rows = len(next(iter(arrays.values())))
+
+    def __len__(self):
+        return -(-self.rows // self.batch_size)
+
+    def __getitem__(self, index):
+        start = index * self.batch_size
+        some = slice(start, start + self.batch_size)
+        return ({name: a[some] for name, a in self.arrays.items()},)
 
 
 def is_concrete(x):
@@ -112,7 +130,7 @@ def compiled(function, model, examples, jit_compile=True):
 
 def input_gradient(value, x):
     """The gradient of each row's `value` with respect to the row."""
-    return jax.grad(lambda x: value(x).sum())(x)
+    return jax.grad(lambda x: GRADIENT_SCALE * value(x).sum())(x) / GRADIENT_SCALE
 
 
 def value_and_gradient(function, x):
@@ -129,10 +147,10 @@ def value_and_gradient(function, x):
 
     def total(x):
         values, rest = function(x)
-        return values.sum(), (values, rest)
+        return GRADIENT_SCALE * values.sum(), (values, rest)
 
     (_, (values, rest)), gradient = jax.value_and_grad(total, has_aux=True)(x)
-    return values, rest, gradient
+    return values, rest, gradient / GRADIENT_SCALE
 
 
 def forward_in_chunks(model, draw, num_chunks, training=True):

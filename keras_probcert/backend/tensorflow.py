@@ -5,6 +5,7 @@ import functools
 import tensorflow as tf
 from keras import ops
 
+from keras_probcert.backend.gradient_scale import GRADIENT_SCALE
 from keras_probcert.backend.stateless import stateless_call
 
 # Outside XLA a forward batch may be as small as the work that is left.
@@ -175,7 +176,7 @@ def input_gradient(value, x):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         values = value(x)
-    return tape.gradient(values, x, unconnected_gradients="zero")
+    return _scaled_gradient(tape, values, x)
 
 
 def value_and_gradient(function, x):
@@ -192,7 +193,15 @@ def value_and_gradient(function, x):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         values, rest = function(x)
-    return values, rest, tape.gradient(values, x, unconnected_gradients="zero")
+    return values, rest, _scaled_gradient(tape, values, x)
+
+
+def _scaled_gradient(tape, values, x):
+    scale = tf.fill(tf.shape(values), tf.constant(GRADIENT_SCALE, values.dtype))
+    gradient = tape.gradient(
+        values, x, output_gradients=scale, unconnected_gradients="zero"
+    )
+    return gradient / GRADIENT_SCALE
 
 
 def forward_in_chunks(model, draw, num_chunks, training=True):

@@ -181,7 +181,7 @@ class IBPModel(TrainingMethod):
     def _check_loss(self, y):
         loss, _ = self._compiled_loss(y)
         smoothing = loss.get_config().get("label_smoothing", 0)
-        binary = "binary" in loss.name and self._units > 1
+        binary = models.is_binary(loss) and self._units > 1
         if models.takes_logits(loss) is None or smoothing or binary:
             raise ValueError(
                 "`loss` must be a cross-entropy of Keras without label smoothing for "

@@ -108,14 +108,32 @@ class PRLModel(RandomCopies):
         batch = ops.cast(backend.total_rows(rows), "float32")
         threshold = ops.ones((rows,))
         for _ in range(self.threshold_steps - 1):
-            copies = self.samples(x, self.seeds(rows))
-            outputs = base(ops.reshape(copies, (-1, *x.shape[1:])))
-            outputs = ops.reshape(outputs, (-1, self.num_samples, self._units))
-            losses = ops.cast(self.losses_of(y, outputs), "float32")
-            above = ops.mean(ops.cast(losses > threshold[:, None], "float32"), axis=1)
+            above = self._share_above(threshold, base, x, y)
             step = (1.0 - above / self.beta) / batch
             threshold = threshold - step
         return ops.stop_gradient(threshold)
+
+    def _share_above(self, threshold, base, x, y):
+        """The part of each row's fresh copies whose loss is above its threshold."""
+        seeds = self.seeds(ops.shape(x)[0])
+        n, size = self.num_samples, self.chunk_size or self.num_samples
+        size = min(size, n)
+
+        def count(first, size):
+            copies = self.samples(x, seeds, first, size)
+            outputs = base(ops.reshape(copies, (-1, *x.shape[1:])))
+            outputs = ops.reshape(outputs, (-1, size, self._units))
+            losses = ops.cast(self.losses_of(y, outputs), "float32")
+            return ops.sum(ops.cast(losses > threshold[:, None], "float32"), axis=1)
+
+        above = count(0, size)
+        if n // size > 1:
+            above = ops.fori_loop(
+                1, n // size, lambda i, above: above + count(i * size, size), above
+            )
+        if n % size:
+            above = above + count(n - n % size, n % size)
+        return above / n
 
 
 def _tail_weights(num_samples, beta):

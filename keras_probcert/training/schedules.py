@@ -203,6 +203,10 @@ class EpochClock(keras.layers.Layer):
         # The first step of an epoch is at its beginning.
         self.epoch.assign(self.epoch + self.step)
 
+    def stop(self):
+        """Lets time stand still in the steps to come."""
+        self.step.assign(0.0)
+
     def among(self, callbacks, model):
         """`callbacks` and the one that sets the clock."""
         setter = _ClockSetter(self)

@@ -81,8 +81,10 @@ class TrainingMethod(keras.Model):
     def __init__(self, model, clip=(0.0, 1.0), seed=None, scheduled=None, **kwargs):
         # The base casts for itself. Casting here would round the input before
         # the noise is added, and train around another input.
-        super().__init__(autocast=False, **kwargs)
         models.check_classifier(model)
+        # Keras scales the loss where this is "mixed_float16", as the base needs it.
+        kwargs.setdefault("dtype", model.dtype_policy)
+        super().__init__(autocast=False, **kwargs)
         self.base_model = model
         self.clip = Perturbation(clip).clip
         self.seed = seed
@@ -97,6 +99,7 @@ class TrainingMethod(keras.Model):
             keras.metrics.Mean(name=name) for name in (*self.parts, *self._schedules)
         ]
         self._units = None
+        self._evaluates = False
         shape = models.row_shape(model)
         if shape is not None:
             self.build((None, *shape))
@@ -170,15 +173,16 @@ class TrainingMethod(keras.Model):
             ValueError: if the compiled loss is not a cross-entropy, so that outputs
                 need not stand for probabilities.
         """
-        from_logits = models.takes_logits(self._compiled_loss(y)[0])
-        binary = "binary" in self._compiled_loss(y)[0].name and self._units > 1
+        loss, _ = self._compiled_loss(y)
+        from_logits = models.takes_logits(loss)
+        binary = models.is_binary(loss) and self._units > 1
         if from_logits is None or binary:
             raise ValueError(
                 f"`loss` must be a cross-entropy of Keras for {type(self).__name__}, "
                 "which compares class probabilities (a binary one only for one unit). "
                 f"Received: loss={self.loss}"
             )
-        outputs = ops.cast(outputs, self._compiled_loss(y)[0].dtype)
+        outputs = ops.cast(outputs, loss.dtype)
         if self._units == 1 and from_logits:
             return ops.log_sigmoid(ops.concatenate([-outputs, outputs], axis=-1))
         if from_logits:
@@ -278,11 +282,17 @@ class TrainingMethod(keras.Model):
                 for v in (y, sample_weight)
             )
             return super().compute_metrics(x.x, y, y_pred, sample_weight)
-        results = super().compute_metrics(x, y, y_pred, sample_weight)
-        # An evaluation has no parts.
-        for tracker in self._trackers:
-            results.pop(tracker.name, None)
-        return results
+        return self._without_parts(super().compute_metrics(x, y, y_pred, sample_weight))
+
+    def _without_parts(self, results):
+        """What an evaluation gives, which has no parts."""
+        names = [tracker.name for tracker in self._trackers]
+        return {k: v for k, v in results.items() if k not in names}
+
+    def get_metrics_result(self):
+        results = super().get_metrics_result()
+        # Keras takes the last replica's logs where these have other names.
+        return self._without_parts(results) if self._evaluates else results
 
     def fit(self, x=None, y=None, *args, **kwargs):
         """Keras' `fit`, after a look at the data.
@@ -297,7 +307,7 @@ class TrainingMethod(keras.Model):
         arguments.apply_defaults()
         arguments = arguments.arguments
         validation = arguments["validation_data"]
-        if isinstance(validation, tuple) and hasattr(validation[0], "dtype"):
+        if isinstance(validation, (tuple, list)) and hasattr(validation[0], "dtype"):
             self._check_batch(*validation[:2], name="validation_data")
         if hasattr(x, "shape") and hasattr(x, "dtype"):
             self._check_batch(x, y)
@@ -323,10 +333,20 @@ class TrainingMethod(keras.Model):
                     stacklevel=3,
                 )
 
+    def train_on_batch(self, *args, **kwargs):
+        """Keras' `train_on_batch`, in which time stands still."""
+        if self.clock is not None:
+            self.clock.stop()
+        return super().train_on_batch(*args, **kwargs)
+
     def evaluate(self, x=None, *args, **kwargs):
         """Keras' `evaluate`: the base model on clean inputs."""
         _refuse_empty(x)
-        return super().evaluate(x, *args, **kwargs)
+        self._evaluates = True
+        try:
+            return super().evaluate(x, *args, **kwargs)
+        finally:
+            self._evaluates = False
 
     def predict(self, x, *args, **kwargs):
         """Keras' `predict`: the base model's outputs on clean inputs."""
@@ -340,6 +360,14 @@ class TrainingMethod(keras.Model):
         if y is None:
             raise ValueError("`y` must be given to train. Received: y=None")
         y = np.asarray(y)
+        if y.dtype.kind not in "biuf":
+            raise ValueError(
+                f"`{name}` must hold targets as numbers. Received: dtype={y.dtype}"
+            )
+        if not np.isfinite(y).all():
+            raise ValueError(
+                f"`{name}` must hold finite targets. Received: a NaN or infinite value"
+            )
         if not self.built:
             self.build((None, *x.shape[1:]))
         sparse = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)

@@ -258,6 +258,8 @@ def test_bad_arguments(arguments, message):
         (lambda x, y: (x, y + 10), "`y` must hold classes 0 to 9"),
         (lambda x, y: (x, -y - 1), "`y` must hold classes 0 to 9"),
         (lambda x, y: (x, y[:3]), "`y` must hold one target for each of the 8"),
+        (lambda x, y: (x, y.astype(str)), "`y` must hold targets as numbers"),
+        (lambda x, y: (x, np.eye(10)[y] * np.nan), "`y` must hold finite targets"),
     ],
 )
 def test_bad_data(change, message, image_batch):
@@ -272,8 +274,17 @@ def test_bad_validation_data(image_batch):
     model = VarianceMinimizingModel(sequential(), LInf(0.1))
     model.compile("adam", LOGITS)
     x, y = image_batch
-    with pytest.raises(ValueError, match="`validation_data` must lie in"):
-        model.fit(x, y, validation_data=(x * 255, y), verbose=0)
+    for pair in ((x * 255, y), [x * 255, y]):
+        with pytest.raises(ValueError, match="`validation_data` must lie in"):
+            model.fit(x, y, validation_data=pair, verbose=0)
+
+
+def test_losses_are_scaled_where_the_base_is_half_precision():
+    base = sequential()
+    base.dtype_policy = "mixed_float16"
+    for model in (base, VarianceMinimizingModel(base)):
+        model.compile("adam", LOGITS)
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
 
 
 @pytest.mark.tensorflow

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_probcert import training
+from keras_probcert import LInf, training
 from keras_probcert.training import LinearRamp
 
 # Without warm-ups, which would outlast these trainings.
@@ -244,6 +244,55 @@ def test_prl_of_all_copies_is_da(batch):
         model = compiled(new_model(name, seed=3, **arguments), run_eagerly=True)
         losses.append(model.train_on_batch(x, y, return_dict=True)["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_prl_s_threshold_is_the_same_in_chunks(size):
+    x = np.random.default_rng(0).random((6, 4)).astype("float32")
+    y = np.arange(6) % 3
+    drawn = []
+
+    class Spy(LInf):
+        def sample(self, x, noise):
+            drawn.append(noise.num_copies)
+            return super().sample(x, noise)
+
+    def loss_of(chunk_size):
+        keras.utils.set_random_seed(2)
+        base = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        model = training.get("prl")(
+            base,
+            Spy(0.5),
+            num_samples=6 + size // 3,
+            beta=0.3,
+            threshold="gradient",
+            chunk_size=chunk_size,
+            seed=3,
+        )
+        return compiled(model).train_on_batch(x, y, return_dict=True)["loss"]
+
+    whole = loss_of(None)
+    drawn.clear()
+    np.testing.assert_allclose(loss_of(size), whole, rtol=1e-5)
+    assert max(drawn) == size
+
+
+SEVERAL_LABELS = [
+    "binary_crossentropy",
+    "bce",
+    keras.losses.BinaryCrossentropy(from_logits=True, name="cross-entropy"),
+    keras.losses.BinaryFocalCrossentropy(from_logits=True, name="focal"),
+]
+
+
+@pytest.mark.parametrize(
+    "loss", SEVERAL_LABELS, ids=["name", "short", "class", "focal"]
+)
+def test_bad_losses_of_several_labels_by_any_name(loss, batch):
+    x, y = batch
+    model = compiled(new_model("trades"), loss=loss)
+    with pytest.raises(ValueError, match="`loss` must be a cross-entropy"):
+        model.train_on_batch(x, np.eye(3, dtype="float32")[y])
 
 
 @pytest.mark.parametrize("name", COMPARES)

@@ -71,6 +71,15 @@ def test_a_schedule_starts_where_training_does():
     np.testing.assert_allclose(history["epsilon"], [0.8 / 3], atol=1e-6)
 
 
+def test_it_stands_still_in_batches_after_training():
+    x, y = data()
+    trained = model()
+    trained.fit(x, y, batch_size=4, epochs=3, verbose=0)
+    before = float(trained.value("epsilon"))
+    trained.train_on_batch(x, y)
+    assert float(trained.value("epsilon")) == before
+
+
 def test_it_stands_still_in_epochs_of_unknown_length():
     x, y = data()
 
