@@ -8,6 +8,7 @@ from keras import ops
 from keras_probcert import backend, models
 from keras_probcert.attacks import losses, norms
 from keras_probcert.certifiers import CertifiedPredictor
+from keras_probcert.fixed_arguments import FixedArguments
 from keras_probcert.perturbations import Perturbation
 from keras_probcert.seeds import resolve_seed
 from keras_probcert.validation import (
@@ -18,15 +19,16 @@ from keras_probcert.validation import (
 )
 
 
-class Attack:
+class Attack(FixedArguments):
     """Looks for inputs near given ones that a model gets wrong.
 
     Called as `attack(model, x, y)`. Subclasses override `run`. What comes back
 
     - lies in `clip` and, where the attack has an `epsilon`, in the ball of that
       radius around `x`, in the dtype of `x`;
-    - is either classified otherwise than as `y`, or has an `objective` at least as
-      large as that of `x`: where a search made things worse, `x` comes back;
+    - is classified otherwise than as `y` where `x` is, and else either is or has an
+      `objective` at least as large as that of `x`: where a search made things worse,
+      `x` comes back;
     - is, for each row, a function of the row, its label, its seed and the model:
       rows in one batch have nothing to do with each other.
 
@@ -93,10 +95,13 @@ class Attack:
     def improves(self, model, found, x, y):
         """Which rows of `found` may be returned in place of `x`, bool `(rows,)`."""
         before, after = model(x), model(found)
-        return ops.logical_or(
-            ops.not_equal(ops.argmax(after, axis=1), ops.cast(y, "int32")),
-            self.objective(after, y) >= self.objective(before, y),
+        y = ops.cast(y, "int32")
+        was_wrong, is_wrong = (
+            ops.not_equal(ops.argmax(logits, axis=1), y) for logits in (before, after)
         )
+        higher = self.objective(after, y) >= self.objective(before, y)
+        # The objective may rise while the row becomes right.
+        return is_wrong | (higher & ops.logical_not(was_wrong))
 
     def clamp(self, x):
         """`x` brought into `clip`."""

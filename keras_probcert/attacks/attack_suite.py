@@ -241,9 +241,7 @@ def _rich_table():
     try:
         from rich.table import Table
     except ImportError as error:
-        raise ImportError(
-            "The table needs rich: pip install 'keras_probcert[examples]'"
-        ) from error
+        raise ImportError("The table needs rich: pip install rich") from error
     return Table
 
 
@@ -251,7 +249,5 @@ def _matplotlib_figure():
     try:
         from matplotlib import figure
     except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib: pip install 'keras_probcert[plots]'"
-        ) from error
+        raise ImportError("Plots need matplotlib: pip install '.[plots]'") from error
     return figure

@@ -212,8 +212,9 @@ class CertificateAttack(Attack):
         if id(predictor) not in self._bound:
             attack = copy.copy(self)
             epsilon, norm, step_size = self._arguments
-            attack.epsilon, attack.norm = _ball(epsilon, norm, predictor.perturbation)
-            attack.clip = predictor.perturbation.clip
+            epsilon, norm = _ball(epsilon, norm, predictor.perturbation)
+            clip = predictor.perturbation.clip
+            vars(attack).update(epsilon=epsilon, norm=norm, clip=clip)
             attack.ball = ProjectedGradient(
                 attack.epsilon, self.steps, step_size, attack.norm, attack.clip
             )

@@ -72,7 +72,8 @@ def evaluate_attack(
             that of the predictor's perturbation, if `model` is one.
         from_logits: as in `Attack`, for a model whose last layer does not tell.
         known_seed: whether the predictor votes with the noise whose seed the attack
-            was handed: the worst case of a seed that leaks. `False` by default.
+            was handed: the worst case of a seed that leaks. `False` by default. A
+            `CertificateAttack` must have been made with the same.
         level: the confidence level of the intervals, in (0, 1); 0.95 by default.
         clean: an `AttackEvaluation` of the same model and rows, whose judgement at
             `x` is taken over; `None` (default) judges anew.
@@ -113,6 +114,10 @@ def evaluate_attack(
         check_number("epsilon", epsilon)
     norms.get(norm)
     clip = Perturbation(clip).clip
+    if clean is not None and not isinstance(clean, AttackEvaluation):
+        raise ValueError(
+            f"`clean` must be an AttackEvaluation or None. Received: clean={clean!r}"
+        )
     if clip is None and judge.certifies:
         clip = model.perturbation.clip
     search_seed, clean_seed, seed = _three_seeds(seed)
@@ -124,6 +129,11 @@ def evaluate_attack(
                 "and `attack` takes a `seed`. Received: known_seed=True"
             )
         seed = search_seed
+    if getattr(attack, "known_seed", known_seed) != known_seed:
+        raise ValueError(
+            "`known_seed` must be what `attack` was made with. Received: "
+            f"known_seed={known_seed}, and an attack of known_seed={attack.known_seed}"
+        )
     victim = model
     if judge.certifies and not getattr(attack, "takes_predictor", False):
         victim = model.base_model
@@ -153,11 +163,19 @@ def evaluate_attack(
         seconds += time.perf_counter() - began
         _check_found(found, some_x, epsilon, norm, clip)
         found = found.astype(some_x.dtype)
+        if clip is not None:
+            # It may be beyond by a rounding error.
+            found = np.clip(found, *np.float32(clip)).astype(some_x.dtype)
         after = judge(found, row_seeds(seed, rows, start))
         results.append((found, some_y, before[0], after[0], before[1], after[1]))
         start += rows
         defended += (after[0] == some_y).sum()
         bar.add(rows, [("defence_success_rate", defended / start)])
+    if clean is not None and len(clean.y) != start:
+        raise ValueError(
+            "`clean` must be an evaluation of the same rows. Received: one of "
+            f"{len(clean.y)} rows, not {start}"
+        )
     if bar.target is None:
         bar.target = start
         bar.update(start, finalize=True)

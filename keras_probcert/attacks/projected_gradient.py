@@ -18,10 +18,10 @@ class ProjectedGradient:
     \[x' \leftarrow \Pi\left(x' + \text{step\_size} \cdot d(\nabla v(x'))\right),\]
 
     where \(d\) is the sign of the gradient (L∞), the gradient over its L2 norm
-    (L2) or its largest coordinate alone (L1), and \(\Pi\) clamps to `clip`, then
-    projects onto the ball. Rows do not influence each other. Where the gradient is
-    zero or not finite, an input stays as it is. One step is one pass forward and
-    back; the values at the result are not computed.
+    (L2) or the largest of its coordinates that have room in `clip` (L1), and
+    \(\Pi\) clamps to `clip`, then projects onto the ball. Rows do not influence
+    each other. Where the gradient is zero or not finite, an input stays as it is. One
+    step is one pass forward and back; the values at the result are not computed.
 
     Args:
         epsilon: the radius, in units of the input, at least 0; `None` for no
@@ -68,7 +68,8 @@ class ProjectedGradient:
         self.step_size = 2.5 * epsilon / steps if step_size is None else step_size
         self.norm = norm
         # The checks of a perturbation's range are those of this one.
-        self._clamp = Perturbation(clip).clamp
+        vicinity = Perturbation(clip)
+        self._clamp, self._clip = vicinity.clamp, vicinity.clip
 
     def random_start(self, x, seeds):
         """A point of each row's ball, drawn uniformly, then clamped to `clip`.
@@ -102,7 +103,8 @@ class ProjectedGradient:
         """
 
         def direction(_, point, memory):
-            return self.direction(backend.input_gradient(value, point)), memory
+            gradient = backend.input_gradient(value, point)
+            return self.direction(gradient, point), memory
 
         return self.climb(direction, x, start, repeat=backend.repeat)
 
@@ -132,8 +134,16 @@ class ProjectedGradient:
         point, _ = repeat(0, self.steps, step, (start, memory))
         return ops.stop_gradient(point)
 
-    def direction(self, gradient):
-        """The steepest step of length 1, row by row; zero where there is none."""
+    def direction(self, gradient, point=None):
+        """The steepest step of length 1, row by row; zero where there is none.
+
+        In L1, where a step is along one coordinate, along one that `clip` leaves room
+        for at `point`, if that is given.
+        """
+        if self.norm == "l1" and self._clip is not None and point is not None:
+            low, high = self._clip
+            room = ops.where(gradient > 0, point < high, point > low)
+            gradient = ops.where(room, gradient, 0.0)
         return self._norm.direction(gradient)
 
     def project(self, point, x):

@@ -100,6 +100,6 @@ class SmoothedPGD(CertificateAttack):
                 return self.goal.value(draw(point, first, self.num_samples), focus)
 
             gradient = backend.input_gradient(value, point)
-            return self.ball.direction(gradient), memory
+            return self.ball.direction(gradient, point), memory
 
         return self.ball.climb(direction, x, self.start(x, index, seeds))

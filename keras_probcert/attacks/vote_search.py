@@ -15,8 +15,9 @@ class VoteSearch(CertificateAttack):
 
     For models whose gradients say nothing, and as a check on the attacks that follow
     gradients. From vertical stripes at the edge of the ball, each step sets a square
-    to another corner of it, and keeps what does not lower the goal on m draws, which
-    stay the same throughout a search. Squares shrink from `share` of the image to a
+    to a corner that the ball would have if nothing else moved, brings the whole back
+    into the ball, and keeps what does not lower the goal on m draws, which stay the
+    same throughout a search. Squares shrink from `share` of the image to a
     single pixel. Inputs that are no images move in random coordinates instead. See
     `CertificateAttack` for the threat model.
 
@@ -89,7 +90,8 @@ class VoteSearch(CertificateAttack):
         def step(number, best):
             point, value = best
             noise = self.own_noise(seeds, self.restarts + index * self.steps + number)
-            moved = self.ball.project(point + self._move(point - x, number, noise), x)
+            moved = x + self._moved(point - x, number, noise)
+            moved = self.ball.project(moved, x)
             new = score(moved)
             # Equal counts are common, so a search that kept still would not move.
             better = new >= value
@@ -103,15 +105,15 @@ class VoteSearch(CertificateAttack):
         """A random corner of the ball, the same along every column of an image."""
         shape = (1, *x.shape[2:]) if len(x.shape) == 4 else x.shape[1:]
         sign = _signs(self.own_noise(seeds, index), shape, x.dtype)
-        return self.ball.project(x + self._size(x) * sign, x)
+        corner = sign * ops.ones_like(x)
+        return self.ball.project(x + self.epsilon * corner / self._length(corner), x)
 
-    def _size(self, x):
-        """How far each coordinate is from x where all of them are equally far."""
-        corner = ops.ones((1, *x.shape[1:]), x.dtype)
-        return self.epsilon / norms.get(self.norm).length(corner)
+    def _length(self, step):
+        """The norm of each row, `(rows, 1, …)`."""
+        return norms.get(self.norm).length(step)
 
-    def _move(self, offset, number, noise):
-        """A step across the ball in some coordinates, given where a search is."""
+    def _moved(self, offset, number, noise):
+        """Where a step leads, from x: the ball's own corner in some coordinates."""
         shape = offset.shape[1:]
         ends = np.array(HALVED_AFTER) / 10_000
         halvings = np.searchsorted(ends, np.arange(self.steps) / self.steps, "right")
@@ -133,14 +135,19 @@ class VoteSearch(CertificateAttack):
                 chosen = ops.logical_and(chosen, inside)
             sign = _signs(noise, (1, 1, shape[2]), offset.dtype)
         else:
-            share = ops.take(ops.convert_to_tensor(shares, "float32"), number)
-            chosen = noise.uniform(shape)[:, 0] < share
+            counts = np.maximum((shares * np.prod(shape)).round(), 1).astype("int32")
+            order = noise.uniform(shape)[:, 0]
+            last = ops.sort(ops.reshape(order, (-1, np.prod(shape))), axis=1)
+            count = ops.take(ops.convert_to_tensor(counts), number)
+            last = ops.take(last, count - 1, axis=1)
+            chosen = order <= as_rows(last, order)
             sign = _signs(noise, shape, offset.dtype)
         move = ops.cast(chosen, offset.dtype) * sign
-        # Rather away from where the search is.
-        along = ops.sum(move * offset, axis=tuple(range(1, len(offset.shape))))
-        move = ops.where(as_rows(along > 0, offset), -move, move)
-        return 2 * self._size(offset) * move
+        if self.norm == "linf":
+            # There is nothing beyond the corner in which the search may be.
+            along = ops.sum(move * offset, axis=tuple(range(1, len(offset.shape))))
+            move = ops.where(as_rows(along > 0, offset), -move, move)
+        return ops.where(chosen, self.epsilon * move / self._length(move), offset)
 
 
 def _signs(noise, shape, dtype):

@@ -32,7 +32,11 @@ def add_arguments(parser):
         + ", ".join(VOTE),
     )
     parser.add_argument(
-        "--epsilon", type=float, required=True, help="the attacker's radius in L∞"
+        "--epsilon",
+        type=float,
+        required=True,
+        help="the attacker's radius in L∞ (of PGDL2 in L2; CW, OnePixel, Pixle and "
+        "GaussianNoise have none: column `norm`)",
     )
     parser.add_argument("--vote", action="store_true", help="attack the majority vote")
     predictor.add_test(parser)
@@ -40,9 +44,8 @@ def add_arguments(parser):
         "--clip",
         type=float,
         nargs=2,
-        default=(0.0, 1.0),
         metavar=("LOW", "HIGH"),
-        help="the valid input range, 0 1 by default",
+        help="the valid input range, by default a saved predictor's own, else 0 1",
     )
     parser.add_argument("--seed", type=int, default=0, help="0 by default")
     output.add_demand(parser, "the defence success rate of an attack")
@@ -64,15 +67,19 @@ def run(args):
         )
     vote = args.vote or saved
     known = _known(args.attacks, vote)
-    clip = tuple(args.clip)
+    clip = (0.0, 1.0) if args.clip is None else tuple(args.clip)
+    if saved and args.clip is None:
+        clip = victim.perturbation.clip
     if vote and not saved:
         victim = CertifiedPredictor(victim, LInf(args.epsilon, clip=clip), **test)
     x, y = data.load(args, victim, labels=True)
     rows = []
     for name in args.attacks:
         accepted = inspect.signature(known[name]).parameters
-        given = {"epsilon": args.epsilon, "clip": clip}
-        attack = known[name](**{k: v for k, v in given.items() if k in accepted})
+        given = {"epsilon": args.epsilon, "norm": "linf", "clip": clip}
+        given = {k: v for k, v in given.items() if k in accepted}
+        attack = known[name](**given)
+        norm = attack.norm or given["norm"] if "epsilon" in given else "none"
         found = attacks.evaluate_attack(
             victim, attack, x, y, seed=args.seed, clip=clip, verbose=0
         )
@@ -80,6 +87,7 @@ def run(args):
             rows.append(
                 {
                     "attack": name,
+                    "norm": norm,
                     "rate": kind,
                     "value": rate.rate,
                     "lower": rate.lower,
@@ -90,7 +98,7 @@ def run(args):
                 }
             )
     settings = {"epsilon": args.epsilon, "seed": args.seed, "rows": len(x)}
-    title = f"{len(x)} rows, attacks in L∞, epsilon={args.epsilon:g}"
+    title = f"{len(x)} rows, attacks within epsilon={args.epsilon:g}"
     if vote:
         settings |= output.settings_of(victim)
         title += f"; votes in {victim.perturbation!r}"

@@ -52,6 +52,72 @@ def test_a_softmax_at_the_end_is_left_out(classifier, image_batch, last):
     )
 
 
+def nested(inner):
+    inputs = keras.Input((6, 6, 1))
+    return keras.Model(inputs, inner(inputs))
+
+
+def built_again(inner):
+    model = keras.Sequential([keras.Input((6, 6, 1)), *inner.layers])
+    model.build((None, 6, 6, 1))
+    return model
+
+
+def by_operation(inner):
+    inputs = keras.Input((6, 6, 1))
+    x = inputs
+    for layer in inner.layers[:-1]:
+        x = layer(x)
+    return keras.Model(inputs, keras.ops.softmax(x))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nested,
+        lambda inner: nested(nested(inner)),
+        lambda inner: keras.Sequential([keras.Input((6, 6, 1)), nested(inner)]),
+        # The second model around it.
+        lambda inner: [nested(inner), nested(inner)][1],
+        built_again,
+        by_operation,
+    ],
+    ids=["nested", "twice", "sequential", "second", "built again", "operation"],
+)
+def test_a_softmax_is_found_wherever_its_layer_is_from(classifier, image_batch, wrap):
+    x, _ = image_batch
+    model = wrap(ending_in(classifier, keras.layers.Softmax()))
+    expected = keras.ops.convert_to_numpy(classifier(x))
+    np.testing.assert_allclose(models.logits(model)(x), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(model(x)).sum(axis=1), 1, rtol=1e-5
+    )
+
+
+def test_half_precision_does_not_lose_small_gradients(image_batch):
+    x, y = image_batch
+
+    def network(policy):
+        keras.utils.set_random_seed(0)
+        return keras.Sequential(
+            [
+                keras.Input((6, 6, 1)),
+                keras.layers.Conv2D(8, 3, dtype=policy),
+                keras.layers.GlobalAveragePooling2D(dtype=policy),
+                keras.layers.Dense(10, dtype=policy),
+            ]
+        )
+
+    half, full = network("mixed_float16"), network("float32")
+    # A weight that takes float16's gradient below its least number, 6e-8.
+    kernel = full.layers[-1].kernel
+    kernel.assign(kernel * 1e-5)
+    half.set_weights(full.get_weights())
+    found, expected = (PGD(0.1)(model, x, y, seed=0) for model in (half, full))
+    assert (found != x).reshape(8, -1).any(axis=1).all()
+    assert np.mean(np.abs(found - expected) < 1e-3) > 0.9
+
+
 def test_a_single_sigmoid_unit_is_two_classes(image_batch):
     x, _ = image_batch
     model = keras.Sequential(
@@ -183,3 +249,27 @@ def test_bad_calls(classifier, image_batch, changes, message):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         PGD(**arguments)
+
+
+def test_no_attack_makes_a_row_right():
+    # The cross-entropy rises while the row becomes right.
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3)])
+    model.set_weights(
+        [
+            np.array([[0, -1.5, 9.5]], "float32"),
+            np.array([0, 0.85, -5.75], "float32"),
+        ]
+    )
+    x = np.array([[0.5]], "float32")
+
+    found = FGSM(0.1, clip=None)(model, x, [0])
+    before, after = (
+        keras.ops.convert_to_numpy(model(point)).argmax(axis=1) for point in (x, found)
+    )
+    assert before != 0 and after != 0
+
+
+def test_bad_changes():
+    attack = PGD(0.01)
+    with pytest.raises(AttributeError, match="`epsilon` of a PGD cannot be changed"):
+        attack.epsilon = 0.3

@@ -376,3 +376,42 @@ def test_bad_calls(classifier, changes, message):
         Deny()(certified, **given)
     with pytest.raises(ValueError, match="`model`.*CertifiedPredictor for Deny"):
         Deny()(classifier, **given)
+
+
+def threshold(shape, at, weight, bias):
+    """Class 1 by the inputs `at`, with their weights."""
+    size = int(np.prod(shape))
+    model = keras.Sequential(
+        [keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    kernel = np.zeros((size, 2), "float32")
+    kernel[at, 1] = weight
+    model.set_weights([kernel, np.array([0, bias], "float32")])
+    return model
+
+
+def test_steps_in_l1_leave_a_coordinate_without_room():
+    # The largest gradient is that of the first coordinate, which is at its end.
+    model = threshold((4,), [0, 1], [-30, -3], 31.6)
+    certified = CertifiedPredictor(model, Gaussian(0.02), kappa=0.1)
+    x = np.array([[1, 0.2, 0.5, 0.5]], "float32")
+    attack = SmoothedPGD(restarts=1, steps=50, norm="l1", epsilon=0.6)
+    found = attack(certified, x, [1], seed=0)
+    np.testing.assert_allclose(found[0, 1], 0.8, atol=0.02)
+    assert certified.predict(x, seed=0, verbose=0)["label"] == 1
+    assert certified.predict(found, seed=0, verbose=0)["label"] == 0
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (20,)])
+@pytest.mark.parametrize(("norm", "epsilon"), [("l1", 1.0), ("l2", 0.7)])
+def test_votes_find_the_one_coordinate_that_counts(shape, norm, epsilon):
+    # Far from what each coordinate has where all of them share the ball.
+    model = threshold(shape, 11, 40, -20)
+    certified = CertifiedPredictor(model, Gaussian(0.05, clip=None), kappa=0.1)
+    x = np.full((4, *shape), 0.8, "float32")
+    y = np.ones(4, int)
+    attack = VoteSearch(norm=norm, epsilon=epsilon, restarts=2, steps=400)
+    found = attack(certified, x, y, seed=0)
+    length = np.linalg.norm((found - x).reshape(4, -1), int(norm[1]), axis=1)
+    assert (length <= epsilon + 1e-5).all()
+    assert (certified.predict(found, seed=0, verbose=0)["label"] == 0).all()

@@ -333,3 +333,31 @@ def test_bad_suites(model, rows, changes, message):
     arguments = {"models": model, "attacks": {"a": shift(0)}, "x": x, "y": y}
     with pytest.raises(ValueError, match=message):
         attack_suite(**{**arguments, **changes})
+
+
+def test_a_rounding_error_beyond_the_range_is_not_the_attack_s_fault(certified):
+    x = np.ones((2, 3), "float32")
+
+    def beyond(model, x, y):
+        return np.nextafter(x, np.float32(2))
+
+    found = evaluate_attack(certified, beyond, x, [0, 1], verbose=0)
+    assert found.x_adv.max() == 1
+
+
+def test_bad_known_seeds(certified, rows):
+    for attack, known in (
+        (Deny(4, 3, 1), True),
+        (Deny(4, 3, 1, known_seed=True), False),
+    ):
+        with pytest.raises(ValueError, match="`known_seed` must be what `attack`"):
+            evaluate_attack(certified, attack, *rows, verbose=0, known_seed=known)
+
+
+def test_bad_clean_evaluations(model, rows):
+    x, y = rows
+    clean = evaluate_attack(model, FGSM(0.1), x, y, verbose=0)
+    with pytest.raises(ValueError, match="`clean` must be an evaluation of the same r"):
+        evaluate_attack(model, FGSM(0.1), x[:3], y[:3], verbose=0, clean=clean)
+    with pytest.raises(ValueError, match="`clean` must be an AttackEvaluation"):
+        evaluate_attack(model, FGSM(0.1), x, y, verbose=0, clean="yes")

@@ -107,6 +107,12 @@ def test_a_saved_predictor_brings_its_own_arguments(files, tmp_path, capsys):
     assert {row["kappa"] for row in rows} == {0.2}
     assert main([*command, "--vote", "--alpha", "0.1"]) == 2
     assert "`model` brings its own" in capsys.readouterr().err
+    # Its range is the attack's.
+    CertifiedPredictor(model, LInf(0.1, clip=None), kappa=0.2).save(path)
+    assert main([*command, "--attacks", "FGSM", "SmoothedPGD", "PGDL2", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    norms = {row["attack"]: row["norm"] for row in rows}
+    assert norms == {"FGSM": "linf", "SmoothedPGD": "linf", "PGDL2": "l2"}
 
 
 def test_attack(files, capsys):
