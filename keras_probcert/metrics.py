@@ -38,8 +38,8 @@ def success_rate(successes, level=0.95):
         A `Rate`.
 
     Raises:
-        ValueError: if `successes` has more than one dimension, or `level` is out of
-            its range.
+        ValueError: if `successes` has more than one dimension or holds anything but
+            True and False, or `level` is out of its range.
 
     Example:
 
@@ -52,7 +52,7 @@ def success_rate(successes, level=0.95):
       in the case of the binomial", Biometrika 26 (1934).
     """
     level = check_fraction("level", level)
-    successes = np.asarray(successes, bool)
+    successes = _flags("successes", successes)
     if successes.ndim != 1:
         raise ValueError(
             "`successes` must be an array of shape (rows,). "
@@ -90,8 +90,8 @@ def paired_difference(first, second, level=0.95):
         the interval's ends.
 
     Raises:
-        ValueError: if the arrays are empty or differ in shape, or `level` is out
-            of its range.
+        ValueError: if the arrays are empty, differ in shape or hold anything but
+            True and False, or `level` is out of its range.
 
     Example:
 
@@ -107,7 +107,7 @@ def paired_difference(first, second, level=0.95):
     from tensorflow_probability.substrates import numpy as tfp
 
     level = check_fraction("level", level)
-    first, second = np.asarray(first, bool), np.asarray(second, bool)
+    first, second = _flags("first", first), _flags("second", second)
     if first.ndim != 1 or first.shape != second.shape or not first.size:
         raise ValueError(
             "`first` and `second` must be non-empty arrays of one shape (rows,). "
@@ -238,20 +238,37 @@ def abstention_rate(results):
     return float((_column(results, "label") == -1).mean())
 
 
-def _right_with_radius(results, y):
-    """Whether each row's label is its class, and its radius in float64."""
+def _flags(name, values):
+    """`values` as a bool array: a decision's number, say, is neither yes nor no."""
+    values = np.asarray(values)
+    if values.size and not np.isin(values, (0, 1)).all():
+        raise ValueError(
+            f"`{name}` must be an array of True and False. "
+            f"Received: dtype={values.dtype}, values such as {values.ravel()[0]!r}"
+        )
+    return values.astype(bool)
+
+
+def check_certificates(results):
+    """Checks that radii are not of a kind that proves nothing."""
     if isinstance(results, dict) and "heuristic" in results.get("guarantee", ()):
         raise ValueError(
             "`results` must be certificates. Received: radii whose `guarantee` is "
             "'heuristic'"
         )
+
+
+def _right_with_radius(results, y):
+    """Whether each row is certified as its class, and its radius in float64."""
+    check_certificates(results)
     label, radius = _column(results, "label"), _column(results, "radius")
     y = np.asarray(y)
     # Only the classes that occur are known here.
     units = y.shape[1] if y.ndim == 2 else 1
     num_classes = units if units > 1 else int(max(y.max(initial=0), label.max())) + 1
     y = check_labels(y, len(label), num_classes)
-    return label == y, radius.astype(np.float64)
+    certified = np.asarray(results.get("certified", True), bool)
+    return (label == y) & certified, radius.astype(np.float64)
 
 
 def _column(results, name):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_probcert.metrics import paired_difference
+from keras_probcert.metrics import paired_difference, success_rate
 
 
 def by_hand(table, level):
@@ -70,6 +70,16 @@ def test_default_level():
 def test_bad_arrays(first, second):
     with pytest.raises(ValueError, match="`first` and `second` must be non-empty"):
         paired_difference(first, second)
+
+
+@pytest.mark.parametrize(
+    "successes", [[2, 3, 4, 0], [np.nan, 0.0], [0.01, 1.0], ["False", "True"]]
+)
+def test_bad_successes(successes):
+    with pytest.raises(ValueError, match="`successes` must be an array of True and"):
+        success_rate(successes)
+    with pytest.raises(ValueError, match="`second` must be an array of True and"):
+        paired_difference([True] * len(successes), successes)
 
 
 @pytest.mark.parametrize("level", [0, 1, 95, -0.1, "0.95", True, float("nan")])

@@ -102,7 +102,7 @@ class Preset:
         autoattack: the version of AutoAttack, or its one part.
         smoothed_pgd: arguments of the attack on the vote.
         points: of Figure 3.
-        sigmas: of the lecture's table (ACR).
+        sigmas: of the table of certified radii (ACR).
         one: the data set of Tables 2, 9, 11 and 12.
     """
 

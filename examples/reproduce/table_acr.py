@@ -1,4 +1,4 @@
-"""The lecture's table: average certified radius of smoothed classifiers."""
+"""Average certified radius (ACR) of smoothed classifiers."""
 
 import sys
 from pathlib import Path

@@ -8,9 +8,11 @@ from keras import ops
 
 from keras_probcert import backend, models
 from keras_probcert.certifiers import voting
+from keras_probcert.fixed_arguments import FixedArguments
 from keras_probcert.perturbations import Noise
 from keras_probcert.seeds import resolve_seed, row_seeds
 from keras_probcert.validation import (
+    check_bool,
     check_floating,
     check_inputs,
     check_integer,
@@ -18,7 +20,7 @@ from keras_probcert.validation import (
 )
 
 
-class Certifier(keras.Model):
+class Certifier(FixedArguments, keras.Model):
     """A Keras model that answers each row with a label and a certificate.
 
     The common part of `CertifiedPredictor` and `SmoothedClassifier`. Subclasses say
@@ -31,15 +33,18 @@ class Certifier(keras.Model):
         perturbation: the `Perturbation` that draws the copies.
         forward_batch_size: perturbed copies a forward pass, a multiple of 16.
         from_logits: for a base with a single unit: whether it gives a logit or a
-            probability.
+            probability; `None` where its sigmoid says so.
         jit_compile: whether XLA compiles the loop.
         **kwargs: passed to `keras.Model`, such as `name`.
     """
 
     # Inputs that share a loop.
     _batch_size = 1024
+    # Copies of a row, where their number is fixed.
+    _copies_a_row = 1
 
     wraps_base_model = True
+    _fixed = ("base_model",)
 
     # What `certify` takes of each row to bound its work, int32 `(rows,)`.
     budgets = ()
@@ -67,6 +72,10 @@ class Certifier(keras.Model):
                 f"and at most {2**19}. "
                 f"Received: forward_batch_size={forward_batch_size}"
             )
+        if from_logits is not None:
+            check_bool("from_logits", from_logits)
+        if jit_compile is not None:
+            check_bool("jit_compile", jit_compile)
         self.from_logits = from_logits
         self._jit_compile_argument = jit_compile
         self.jit_compile = (
@@ -85,9 +94,16 @@ class Certifier(keras.Model):
     def _set_classes(self, shape):
         units = models.output_units(self.base_model, shape)
         self._threshold = None
+        from_logits, activation = (
+            self.from_logits,
+            models.last_activation(self.base_model),
+        )
+        if from_logits and models.gives_probabilities(activation):
+            raise ValueError(
+                "`from_logits` must be False or None for a model that ends in a "
+                f"{activation.__name__}. Received: from_logits=True"
+            )
         if units == 1:
-            activation = models.last_activation(self.base_model)
-            from_logits = self.from_logits
             if from_logits is None:
                 if activation is not keras.activations.sigmoid:
                     raise ValueError(
@@ -204,6 +220,8 @@ class Certifier(keras.Model):
             if batch_size is None
             else check_integer("batch_size", batch_size)
         )
+        # A loop counts its copies in int32.
+        batch_size = min(batch_size, max(1, 2**31 // self._copies_a_row))
         if is_array(x):
             if steps is not None:
                 raise ValueError("`steps` is for datasets. Received: it and an array")
@@ -296,10 +314,11 @@ class Certifier(keras.Model):
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight, np.float64)
             fits = sample_weight.shape == right.shape and (sample_weight >= 0).all()
-            if not (fits and sample_weight.sum() > 0):
+            if not (fits and 0 < sample_weight.sum() < np.inf):
                 raise ValueError(
-                    "`sample_weight` must hold one nonnegative weight a row, not all "
-                    f"of them 0. Received: shape={sample_weight.shape}"
+                    "`sample_weight` must hold one finite nonnegative weight a row, "
+                    f"not all of them 0. Received: shape={sample_weight.shape}, sum "
+                    f"{sample_weight.sum()}"
                 )
         values = {
             name: float(np.average(value, weights=sample_weight))

@@ -146,6 +146,11 @@ class DSRSClassifier(RadiusCertifier):
 
     def _set_classes(self, shape):
         super()._set_classes(shape)
+        if None in shape:
+            raise ValueError(
+                "`model` must take rows of a fixed shape: the noise has a dimension. "
+                f"Received: rows of shape {shape}"
+            )
         self._dimension = math.prod(shape)
 
     def build(self, input_shape):
@@ -173,8 +178,12 @@ class DSRSClassifier(RadiusCertifier):
         return self.perturbation.norm_quantile(self.share, self._dimension)
 
     @property
+    def _copies_a_row(self):
+        return self.n0 + 2 * self.n
+
+    @property
     def _batch_size(self):
-        return max(1, self._copies_a_batch // (self.n0 + 2 * self.n))
+        return max(1, self._copies_a_batch // self._copies_a_row)
 
     def _votes_of(self, x, seeds):
         """The `draw_votes` of `voting` under P and under Q, `None` for P in a ball."""

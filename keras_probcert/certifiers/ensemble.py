@@ -111,7 +111,12 @@ class LogitEnsemble(keras.Model):
 
     def _logits(self, members, x):
         """Their logits, float32 `(members, rows, classes)`."""
-        return ops.stack([models.logits(m, self.from_logits)(x) for m in members])
+
+        def logits(member):
+            known = models.gives_probabilities(models.last_activation(member))
+            return models.logits(member, None if known else self.from_logits)(x)
+
+        return ops.stack([logits(member) for member in members])
 
     def compute_output_spec(self, inputs, training=False):
         if not self.built:

@@ -36,7 +36,8 @@ def export(certified, filepath, invalid="error"):
             such a row alone gets the decision `REFUSED` (and, from `base`, NaN).
 
     Raises:
-        ValueError: if `invalid` is something else, or the model was never built.
+        ValueError: if `invalid` is something else, the model was never built, or it
+            takes rows of several shapes.
     """
     if invalid not in ("error", "refuse"):
         raise ValueError(
@@ -47,6 +48,11 @@ def export(certified, filepath, invalid="error"):
         raise ValueError(
             "`model` must be built before it is exported: call it on a batch. "
             "Received: a model without a known input shape"
+        )
+    if None in shape:
+        raise ValueError(
+            "`model` must take rows of a fixed shape to be exported. "
+            f"Received: rows of shape {shape}"
         )
     if not certified.built:
         # The base model was built after it was wrapped.

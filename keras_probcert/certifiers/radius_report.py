@@ -8,6 +8,7 @@ from keras_probcert.metrics import (
     abstention_rate,
     average_certified_radius,
     certified_accuracy,
+    check_certificates,
     success_rate,
 )
 
@@ -45,9 +46,7 @@ def certified_accuracy_table(models, radii, level=None):
     try:
         from rich.table import Table
     except ImportError as error:
-        raise ImportError(
-            "The table needs rich: pip install 'keras_probcert[examples]'"
-        ) from error
+        raise ImportError("The table needs rich: pip install rich") from error
     _check(models)
     radii = np.atleast_1d(np.asarray(radii, np.float64))
     table = Table(title="Certified accuracy, percent of the rows")
@@ -106,7 +105,7 @@ def plot_certified_accuracy(models, path=None, ax=None):
             from matplotlib import figure
         except ImportError as error:
             raise ImportError(
-                "Plots need matplotlib: pip install 'keras_probcert[plots]'"
+                "Plots need matplotlib: pip install '.[plots]'"
             ) from error
         ax = figure.Figure(figsize=(6, 4), layout="constrained").subplots()
     for name, (results, y) in models.items():
@@ -144,7 +143,8 @@ def write_log(path, results, y, seconds, indices=None):
             0, 1, ….
 
     Raises:
-        ValueError: if the arguments differ in their number of rows.
+        ValueError: if the arguments differ in their number of rows, or the radii are
+            "heuristic".
 
     Example:
 
@@ -164,7 +164,11 @@ def write_log(path, results, y, seconds, indices=None):
       github.com/locuslab/smoothing.
     """
     _check_results(results)
+    check_certificates(results)
     label, radius, y = (np.asarray(a) for a in (results["label"], results["radius"], y))
+    # The log knows no other way to say so.
+    certified = np.asarray(results.get("certified", True), bool)
+    label, radius = np.where(certified, label, -1), np.where(certified, radius, 0.0)
     rows = len(label)
     seconds = np.asarray(seconds, np.float64)
     if not seconds.shape:

@@ -187,6 +187,11 @@ class SmoothedClassifier(RadiusCertifier, Smoothing):
 
     def _set_classes(self, shape):
         super()._set_classes(shape)
+        if None in shape:
+            raise ValueError(
+                "`model` must take rows of a fixed shape: the noise has a dimension. "
+                f"Received: rows of shape {shape}"
+            )
         self._dimension = math.prod(shape)
 
     def _check_n(self):
@@ -202,8 +207,12 @@ class SmoothedClassifier(RadiusCertifier, Smoothing):
         return None if self.num_classes is None else self.alpha / self.num_classes
 
     @property
+    def _copies_a_row(self):
+        return self.n0 + self.n
+
+    @property
     def _batch_size(self):
-        return max(1, self._copies_a_batch // (self.n0 + self.n))
+        return max(1, self._copies_a_batch // self._copies_a_row)
 
     def build(self, input_shape):
         super().build(input_shape)

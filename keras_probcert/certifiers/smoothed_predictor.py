@@ -91,6 +91,10 @@ class SmoothedPredictor(Smoothing):
                 f"{needed} at alpha={self.alpha}. Received: n={n}"
             )
 
+    @property
+    def _copies_a_row(self):
+        return self.n
+
     def _p_value(self, votes, trials):
         """Of `votes` for the top class among `trials`."""
         sides = 2 if self.rule == "runner_up" else 1

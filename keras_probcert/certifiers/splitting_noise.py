@@ -190,8 +190,12 @@ class SplittingSmoothedClassifier(RadiusCertifier):
         return self.perturbation.num_shifts
 
     @property
+    def _copies_a_row(self):
+        return self.num_shifts
+
+    @property
     def _batch_size(self):
-        return max(1, self._copies_a_batch // self.num_shifts)
+        return max(1, self._copies_a_batch // self._copies_a_row)
 
     def _votes_of(self, x, seeds):
         """The values of the noise one after the other; `seeds` have no part in it."""

@@ -9,6 +9,7 @@ crossing of a boundary decides; votes after it are discarded. So neither the dec
 nor its number of samples depends on the other rows.
 """
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -321,7 +322,8 @@ def classes_from_outputs(outputs, threshold=None):
     Returns:
         int32 `(copies,)`; the number of classes means no vote.
     """
-    outputs = ops.cast(outputs, "float32")
+    if keras.backend.standardize_dtype(outputs.dtype) != "float64":
+        outputs = ops.cast(outputs, "float32")
     finite = ops.all(ops.isfinite(outputs), axis=-1)
     if threshold is None:
         num_classes = outputs.shape[-1]

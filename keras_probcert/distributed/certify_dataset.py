@@ -141,6 +141,10 @@ def certify_dataset(
     if seed is not None:
         seed = check_integer("seed", seed, least=0)
     if setup is not None:
+        if not callable(setup):
+            raise ValueError(
+                f"`setup` must be a function without arguments. Received: {setup!r}"
+            )
         setup()
     load, certified = _loader(model)
     shape = models.row_shape(certified.base_model)
@@ -149,6 +153,9 @@ def certify_dataset(
             "`model` must be built: call its base model on a batch. "
             "Received: a model without a known input shape"
         )
+    if not certified.built:
+        # The base model was built after it was wrapped.
+        certified.build((None, *shape))
     source = data
     if not isinstance(data, Source):
         source = Source(data, shape if None not in shape else None, divide_by)

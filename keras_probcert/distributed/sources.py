@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from keras_probcert.certifiers.certifier import is_array
-from keras_probcert.validation import check_integer
+from keras_probcert.validation import check_integer, check_number
 
 WHAT = (
     "a .npz file with `x` and, where needed, `y`; a folder with x.npy (and y.npy), of "
@@ -38,10 +38,8 @@ class Source:
     """
 
     def __init__(self, data, row_shape=None, divide_by=None):
-        if divide_by is not None and not 0 < divide_by < np.inf:
-            raise ValueError(
-                f"`divide_by` must be a number above 0. Received: divide_by={divide_by}"
-            )
+        if divide_by is not None and check_number("divide_by", divide_by) == 0:
+            raise ValueError("`divide_by` must be above 0. Received: divide_by=0")
         self.total, self._read, stored = _open(data, row_shape)
         self._divide_by = divide_by
         self._stored = stored

@@ -217,7 +217,8 @@ def load_certificates(output, columns=None):
 
     Args:
         output: the folder.
-        columns: names of those to read, all by default.
+        columns: a list of the names of those to read, by default all but the inputs'
+            hashes and the library's versions, which are left out in any case.
 
     Returns:
         A dict of arrays: what `CertifiedPredictor.predict` returns, and
@@ -228,7 +229,8 @@ def load_certificates(output, columns=None):
         - `y`: int64 `(rows,)`, if the data had labels; −1 in rows without.
 
     Raises:
-        ValueError: if the folder holds no certificates.
+        ValueError: if the folder holds no certificates, or `columns` names something
+            else.
 
     Example:
 
@@ -248,13 +250,23 @@ def load_certificates(output, columns=None):
             f"`output` must be a folder with certificates. Received: output={output}"
         )
 
+    known = dict.fromkeys(n for file in files for n in parquet.read_schema(file).names)
+    if columns is None:
+        columns = list(known)
+    elif isinstance(columns, str) or not {*columns, "y"} <= {*known, "y"}:
+        raise ValueError(
+            f"`columns` must be a list of names among {list(known)}. "
+            f"Received: columns={columns!r}"
+        )
+
     def read(file):
         names = parquet.read_schema(file).names
-        wanted = [n for n in names if columns is None or n in columns]
+        wanted = [n for n in names if n in columns or n == "id"]
         return parquet.read_table(file, columns=wanted)
 
     tables = [read(file) for file in files]
     table = pa.concat_tables(tables, promote_options="default").sort_by("id")
+    table = table.select([n for n in table.column_names if n in columns])
     found = {}
     for name in table.column_names:
         if name in ("input_sha256", "library_version"):

@@ -41,9 +41,7 @@ def draw(points):
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "Figures need matplotlib: pip install 'keras_probcert[report]'"
-        ) from error
+        raise ImportError("Figures need matplotlib: pip install '.[report]'") from error
     series = by_series(points)
     # Text stays text, names may hold a dollar, and the same curves give the same file.
     style = {

@@ -21,9 +21,7 @@ def render(facts, sections):
         import jinja2
         from markupsafe import Markup, escape
     except ImportError as error:
-        raise ImportError(
-            "The page needs jinja2: pip install 'keras_probcert[report]'"
-        ) from error
+        raise ImportError("The page needs jinja2: pip install '.[report]'") from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_probcert.report"),
         autoescape=True,

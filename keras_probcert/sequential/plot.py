@@ -17,9 +17,7 @@ def plot(test, agreements=None):
     try:
         from matplotlib import figure
     except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib: pip install 'keras_probcert[plots]'"
-        ) from error
+        raise ImportError("Plots need matplotlib: pip install '.[plots]'") from error
     if agreements is None:
         odds = np.geomspace(0.02, min(12, 0.9 / test.kappa), 60)
         agreements = 1 - odds[::-1] * test.kappa

@@ -54,6 +54,11 @@ class SPRT(SequentialTest):
         kappa = check_fraction("kappa", kappa, high=0.5, closed=True)
         if alternatives is None:
             alternatives = (1 - kappa / 2, 1 - min(2 * kappa, (1 + kappa) / 2))
+        if np.shape(alternatives) != (2,):
+            raise ValueError(
+                "`alternatives` must be a pair of agreements. "
+                f"Received: alternatives={alternatives!r}"
+            )
         above, below = (float(p) for p in alternatives)
         if not 0 < below < 1 - kappa < above <= 1:
             raise ValueError(

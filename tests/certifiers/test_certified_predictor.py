@@ -139,9 +139,8 @@ def test_bounds_hold_the_agreement():
 
 def test_a_row_does_not_depend_on_its_batch(image_model, image_batch):
     x = np.random.default_rng(0).random((300, 6, 6, 1), np.float32)
-    certified = CertifiedPredictor(
-        image_model, LInf(0.1), kappa=0.05, alpha=0.05, max_samples=400
-    )
+    settings = {"kappa": 0.05, "alpha": 0.05, "max_samples": 400}
+    certified = CertifiedPredictor(image_model, LInf(0.1), **settings)
     whole = certified.predict(x, seed=5, verbose=0)
     assert len(np.unique(whole["decision"])) == 3
     for start, stop in ((0, 1), (41, 42), (60, 67)):
@@ -150,9 +149,10 @@ def test_a_row_does_not_depend_on_its_batch(image_model, image_batch):
         )
         same(alone, {k: v[start:stop] for k, v in whole.items()})
     # Small loops, small forward passes, a partial last batch: the same.
-    certified.forward_batch_size = 48
-    certified.predict_function = None
-    same(whole, certified.predict(x, seed=5, batch_size=77, verbose=0))
+    small = CertifiedPredictor(
+        image_model, LInf(0.1), forward_batch_size=48, **settings
+    )
+    same(whole, small.predict(x, seed=5, batch_size=77, verbose=0))
 
 
 @pytest.mark.tensorflow
@@ -581,3 +581,62 @@ def test_export_needs_tensorflow(image_model, tmp_path):
     certified = CertifiedPredictor(image_model, LInf(0.1), 0.1, 0.1, 200)
     with pytest.raises(RuntimeError, match="KERAS_BACKEND=tensorflow"):
         certified.export(tmp_path)
+
+
+def unit(activation="sigmoid", size=2):
+    model = keras.Sequential(
+        [keras.Input((size,)), keras.layers.Dense(1, activation=activation)]
+    )
+    model.set_weights([np.zeros((size, 1)), np.array([-9.0])])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"from_logits": True}, "`from_logits` must be False or None.*sigmoid"),
+        ({"from_logits": "False"}, "`from_logits` must be True or False.*'False'"),
+        ({"jit_compile": "false"}, "`jit_compile` must be True or False.*'false'"),
+    ],
+)
+def test_bad_flags(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CertifiedPredictor(unit(), LInf(0.1), kappa=0.1, **arguments)
+
+
+def test_bad_changes(image_model):
+    certified = CertifiedPredictor(image_model, LInf(0.1), kappa=0.1)
+    for name in ("base_model", "perturbation", "test", "forward_batch_size"):
+        with pytest.raises(AttributeError, match=f"`{name}` of a CertifiedPredictor"):
+            setattr(certified, name, None)
+    assert certified.perturbation.epsilon == 0.1
+
+
+@pytest.mark.tensorflow  # JAX has no float64 unless it is switched on.
+def test_double_precision_votes_as_it_answers():
+    base = keras.Sequential(
+        [keras.Input((1,), dtype="float64"), keras.layers.Dense(2, dtype="float64")]
+    )
+    # Equal in float32.
+    base.set_weights([np.zeros((1, 2)), np.array([2.0**24, 2.0**24 + 1])])
+    x = np.full((3, 1), 0.5, "float32")
+    certified = CertifiedPredictor(base, LInf(0.1), kappa=0.1)
+    assert (certified.predict(x, seed=0, verbose=0)["label"] == 1).all()
+
+
+def test_inputs_are_not_rounded_to_floatx():
+    before = keras.config.floatx()
+    keras.config.set_floatx("bfloat16")
+    try:
+        inputs = keras.Input((1,), dtype="float32")
+        dense = keras.layers.Dense(2, dtype="float32")
+        base = keras.Model(inputs, dense(inputs))
+        # bfloat16 knows no 0.3, only 0.30078.
+        dense.set_weights([np.array([[0.0, 1.0]]), np.array([0.3004, 0.0])])
+        certified = CertifiedPredictor(base, LInf(0.0), kappa=0.1)
+        x = np.full((4, 1), 0.3, "float32")
+        for batch_size in (4, 2):
+            found = certified.predict(x, batch_size, seed=0, verbose=0)
+            assert (found["label"] == 0).all()
+    finally:
+        keras.config.set_floatx(before)

@@ -157,3 +157,16 @@ def test_bad_arguments(arguments, message):
     arguments = {"models": [member() for _ in range(3)], **arguments()}
     with pytest.raises(ValueError, match=message):
         LogitEnsemble(**arguments)
+
+
+def test_logits_are_taken_of_probabilities_whatever_is_said(inputs):
+    member = keras.Sequential(
+        [keras.Input(inputs.shape[1:]), keras.layers.Dense(3, activation="softmax")]
+    )
+    said, found = (
+        keras.ops.convert_to_numpy(
+            LogitEnsemble([member, member], from_logits=f)(inputs)
+        )
+        for f in (True, None)
+    )
+    np.testing.assert_array_equal(said, found)

@@ -175,3 +175,20 @@ def test_bad_logs(tmp_path):
     (tmp_path / "log").write_text("idx,label\n1,2\n")
     with pytest.raises(ValueError, match="`path` must be a tab-separated log"):
         read_log(tmp_path / "log")
+
+
+def test_what_proves_nothing_stays_out_of_logs(tmp_path):
+    results = {"label": np.array([1, 1]), "radius": np.array([0.5, 0.5])}
+    with pytest.raises(ValueError, match="`results` must be certificates"):
+        write_log(
+            tmp_path / "log.tsv",
+            {**results, "guarantee": np.array(["heuristic"] * 2)},
+            [1, 1],
+            1.0,
+        )
+    # As a graph answers, which has no strings.
+    some = {**results, "certified": np.array([True, False])}
+    write_log(tmp_path / "log.tsv", some, [1, 1], 1.0)
+    read, y = read_log(tmp_path / "log.tsv")
+    assert read["certified"].tolist() == [True, False]
+    assert certified_accuracy(some, y, 0.4) == certified_accuracy(read, y, 0.4) == 0.5

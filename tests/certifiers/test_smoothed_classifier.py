@@ -440,3 +440,37 @@ def test_bad_inputs():
         SmoothedPredictor(small_model(), 0.5, n=3, alpha=0.5, rule="half")
     with pytest.raises(ValueError, match="not trained"):
         smoothed.fit(x, x)
+
+
+def test_rows_of_no_fixed_shape():
+    base = keras.Sequential(
+        [
+            keras.Input((None, None, 1)),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    with pytest.raises(ValueError, match="`model` must take rows of a fixed shape"):
+        SmoothedClassifier(base, 0.25)
+
+
+def test_batches_are_what_int32_can_count():
+    base = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    smoothed = SmoothedClassifier(base, 0.25, n=10_000_000)
+    seen = []
+
+    class Seen(Exception):
+        pass
+
+    def spy(inputs, batch_size):
+        seen.append(batch_size)
+        raise Seen
+
+    x = np.zeros((4000, 1), "float32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("keras_probcert.backend.batches", spy)
+        with pytest.raises(Seen):
+            smoothed.predict(x, batch_size=4000, verbose=0)
+    # Copies, and slots of 16 of them, rounded up.
+    assert seen[0] * (10_000_100 / 16 + 1) < 2**31

@@ -327,6 +327,9 @@ def test_an_error_of_the_data_keeps_what_is_certified(
         ({"rows_a_file": 1.5}, "`rows_a_file` must be"),
         ({"workers": 0}, "`workers` must be"),
         ({"seed": -1}, "`seed` must be"),
+        ({"setup": 3}, "`setup` must be"),
+        ({"divide_by": "255"}, "`divide_by` must be.*'255'"),
+        ({"divide_by": 0}, "`divide_by` must be above 0"),
     ],
 )
 def test_bad_arguments(run, settings, message, data, tmp_path):
@@ -371,3 +374,23 @@ def test_a_setup_that_fails(data, run, tmp_path):
     with pytest.raises(ValueError, match="no such library"):
         run(data, tmp_path / "new", setup=setup)
     assert not (tmp_path / "new").exists()
+
+
+def test_some_columns(run, data, tmp_path):
+    run(data, tmp_path)
+    everything = load_certificates(tmp_path)
+    some = load_certificates(tmp_path, ["label"])
+    assert list(some) == ["label"]
+    np.testing.assert_array_equal(some["label"], everything["label"])
+    for columns in (["id", "lable"], "label"):
+        with pytest.raises(ValueError, match="`columns` must be a list of names"):
+            load_certificates(tmp_path, columns)
+
+
+def test_a_base_that_is_built_after_it_was_wrapped(tmp_path):
+    base = keras.Sequential([keras.layers.Dense(3)])
+    certified = CertifiedPredictor(base, LInf(0.1), kappa=0.2)
+    x = np.random.default_rng(0).random((5, 4), np.float32)
+    base(x[:1])
+    certify_dataset(certified, x, tmp_path, seed=0, verbose=0)
+    assert load_certificates(tmp_path)["votes"].shape == (5, 3)

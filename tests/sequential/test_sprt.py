@@ -38,3 +38,9 @@ def test_unanimous_alternative():
 def test_bad_alternatives(alternatives):
     with pytest.raises(ValueError, match="`alternatives` must be an agreement above"):
         SPRT(0.1, 0.05, 200, alternatives=alternatives)
+
+
+@pytest.mark.parametrize("alternatives", [0.99, (0.99,), (0.99, 0.8, 0.7)])
+def test_bad_pairs(alternatives):
+    with pytest.raises(ValueError, match="`alternatives` must be a pair of agreements"):
+        SPRT(0.1, 0.05, 200, alternatives=alternatives)

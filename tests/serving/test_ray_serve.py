@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.tensorflow,
     pytest.mark.skipif(
         importlib.util.find_spec("ray") is None,
-        reason="ray is missing: pip install 'keras_probcert[ray]'",
+        reason="ray is missing: pip install '.[ray]'",
     ),
 ]
 
