@@ -624,6 +624,7 @@ def test_double_precision_votes_as_it_answers():
     assert (certified.predict(x, seed=0, verbose=0)["label"] == 1).all()
 
 
+@pytest.mark.tensorflow  # JAX refuses.
 def test_inputs_are_not_rounded_to_floatx():
     before = keras.config.floatx()
     keras.config.set_floatx("bfloat16")
