@@ -162,10 +162,10 @@ def evaluate_attack(
         found = _as_numpy(attack(victim, some_x, some_y, **known))
         seconds += time.perf_counter() - began
         _check_found(found, some_x, epsilon, norm, clip)
-        found = found.astype(some_x.dtype)
         if clip is not None:
             # It may be beyond by a rounding error.
-            found = np.clip(found, *np.float32(clip)).astype(some_x.dtype)
+            found = np.clip(found, *np.float32(clip))
+        found = found.astype(some_x.dtype)
         after = judge(found, row_seeds(seed, rows, start))
         results.append((found, some_y, before[0], after[0], before[1], after[1]))
         start += rows
