@@ -41,6 +41,23 @@ class Attack(FixedArguments):
             no ball.
         norm: the norm of the ball, `"linf"`, `"l2"` or `"l1"`.
         clip: `(low, high)`, the valid input range; `None` for no range.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+
+    An attack of one's own, which goes to a corner of the ball:
+
+    >>> import keras, numpy as np
+    >>> class Corner(Attack):
+    ...     def run(self, model, x, y, seeds):
+    ...         return x + self.epsilon
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> x = np.full((2, 4), 0.5, "float32")
+    >>> x_adv = Corner(epsilon=0.1)(model, x, y=[0, 1])
+    >>> bool(np.abs(x_adv - x).max() <= 0.1 + 1e-6)
+    True
     """
 
     # The fewest classes that the attack makes sense for.

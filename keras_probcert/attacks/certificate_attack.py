@@ -54,6 +54,26 @@ class CertificateAttack(Attack):
 
     Raises:
         ValueError: if an argument is out of its range.
+
+    Example:
+
+    An attack of one's own, which tries random points of the ball:
+
+    >>> import keras, numpy as np
+    >>> from keras_probcert import LInf
+    >>> from keras_probcert.attacks.goals import Misclassification
+    >>> class RandomPoints(CertificateAttack):
+    ...     goal = Misclassification()
+    ...
+    ...     def search(self, draw, x, y, index, seeds):
+    ...         return self.ball.random_point(x, self.own_noise(seeds, index))
+    >>> base = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> certified = CertifiedPredictor(base, LInf(0.1), kappa=0.1)
+    >>> x = np.full((2, 4), 0.5, "float32")
+    >>> attack = RandomPoints(num_samples=16, steps=1, restarts=3)
+    >>> x_adv = attack(certified, x, y=[0, 1], seed=0)
+    >>> bool(np.abs(x_adv - x).max() <= 0.1 + 1e-6)
+    True
     """
 
     # What it is after, see `goals`.

@@ -24,6 +24,23 @@ class GradientAttack(Attack):
         norm: `"linf"`, `"l2"` or `"l1"`.
         clip: `(low, high)`, the valid input range, `(0, 1)` by default; `None` for
             no range.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+
+    A variant that climbs another value:
+
+    >>> import keras, numpy as np
+    >>> class LowersTheLogit(GradientAttack):
+    ...     def value(self, model, point, y, x, clean, noise):
+    ...         return -ops.take_along_axis(model(point), y[:, None], axis=1)[:, 0]
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> x = np.full((2, 4), 0.5, "float32")
+    >>> x_adv = LowersTheLogit(epsilon=0.1, steps=5)(model, x, y=[0, 1])
+    >>> bool(np.abs(x_adv - x).max() <= 0.1 + 1e-6)
+    True
     """
 
     # Whether to start at a uniformly random point of the ball, or at `x`.

@@ -17,6 +17,20 @@ class Transformation:
     \(\psi_\beta(\psi_\gamma(x)) = \psi_{\beta + \gamma}(x)\) for every β and every γ
     and x that the certificate speaks of. Nothing is clipped: after clipping no family
     here would compose.
+
+    Example:
+
+    A family of one's own, which adds β to every coordinate:
+
+    >>> import numpy as np
+    >>> class Shift(Transformation):
+    ...     composes = True
+    ...
+    ...     def transform(self, x, parameters):
+    ...         return x + parameters
+    >>> shifted = Shift().transform(np.zeros((2, 1, 3)), np.ones((2, 4, 1)))
+    >>> tuple(shifted.shape)
+    (2, 4, 3)
     """
 
     composes = False

@@ -38,8 +38,12 @@ class Source:
     """
 
     def __init__(self, data, row_shape=None, divide_by=None):
-        if divide_by is not None and check_number("divide_by", divide_by) == 0:
-            raise ValueError("`divide_by` must be above 0. Received: divide_by=0")
+        if divide_by is not None:
+            divide_by = check_number("divide_by", divide_by)
+            if divide_by == 0:
+                raise ValueError(
+                    "`divide_by` must be a finite number above 0. Received: divide_by=0"
+                )
         self.total, self._read, stored = _open(data, row_shape)
         self._divide_by = divide_by
         self._stored = stored

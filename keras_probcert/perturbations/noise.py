@@ -24,6 +24,13 @@ class Noise:
         num_copies: Python int, copies of each row.
         first: the sample index of the first copy, an int32 scalar or `(rows,)`;
             0 by default.
+
+    Example:
+
+    >>> import numpy as np
+    >>> noise = Noise(np.array([[1, 2], [3, 4]], "int32"), num_copies=5)
+    >>> tuple(noise.uniform((28, 28, 1)).shape)
+    (2, 5, 28, 28, 1)
     """
 
     def __init__(self, seeds, num_copies, first=0):

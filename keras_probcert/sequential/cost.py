@@ -48,6 +48,16 @@ class CertificationPlan:
         workers: workers, at most one a row.
         hours: the time that these take, or `None` without a rate.
         workers_needed: for the hours that were asked for, or `None`.
+
+    Example:
+
+    >>> plan = CertificationPlan(
+    ...     rows=10, votes_per_row=600.0, votes=6000.0, votes_deviation=90.0,
+    ...     certified=0.9, rejected=0.1, futile=0.0, undecided=0.0,
+    ...     rate=3000.0, workers=1, hours=2 / 3600, workers_needed=None,
+    ... )
+    >>> plan.seconds
+    2.0
     """
 
     rows: int

@@ -146,6 +146,9 @@ def e_value(num_samples, disagreements, kappa=0.01):
     Returns:
         A float64 array; ∞ where it exceeds the largest float.
 
+    Raises:
+        ValueError: if an argument is out of its range.
+
     Example:
 
     >>> bool(e_value(544, 0, kappa=0.01) > 100)
@@ -187,6 +190,12 @@ def confidence_sequence(num_samples, disagreements, kappa=0.01, alpha=0.01):
 
     Raises:
         ValueError: if an argument is out of its range.
+
+    Example:
+
+    >>> lower, upper = confidence_sequence(1000, 5, kappa=0.01, alpha=0.01)
+    >>> bool(0.97 < lower < 0.995 < upper < 1)
+    True
     """
     kappa = check_fraction("kappa", kappa, high=0.5, closed=True)
     alpha = check_fraction("alpha", alpha)

@@ -49,6 +49,16 @@ def operating_characteristics(
     Raises:
         ValueError: if a probability is out of its range, or there are
             200,000 states.
+
+    Example:
+
+    Ten votes, all of which must agree, each with probability 0.9:
+
+    >>> certify, reject = np.full(11, -1), np.arange(1, 12)
+    >>> certify[10] = 0
+    >>> found = operating_characteristics(certify, reject, agreement=0.9)
+    >>> bool(np.isclose(found["certify"], 0.9**10))
+    True
     """
     test = Times(certify, reject, futile)
     if class_probabilities is not None:

@@ -50,6 +50,16 @@ class SequentialTest:
     Raises:
         ValueError: if an argument is out of its range, or `max_samples` is too
             small to certify even unanimous votes.
+
+    Example:
+
+    What every test offers, here that of a fixed number of votes:
+
+    >>> test = ClopperPearsonTest(kappa=0.1, alpha=0.01, max_samples=100)
+    >>> test.min_samples
+    100
+    >>> bool(test.operating_characteristics(0.9)["certify"] <= 0.01)
+    True
     """
 
     def __init__(

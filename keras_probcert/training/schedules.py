@@ -26,6 +26,19 @@ class Schedule:
     Args:
         start: the epoch it starts at, at least 0.
         length: how many epochs it takes, more than 0.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+
+    A schedule of one's own:
+
+    >>> class Quadratic(Schedule):
+    ...     def __call__(self, epoch):
+    ...         return self.progress(epoch) ** 2
+    >>> float(Quadratic(start=0, length=10)(5))
+    0.25
     """
 
     def __init__(self, start, length):
