@@ -53,11 +53,12 @@ class SequentialTest:
 
     Example:
 
-    What every test offers, here that of a fixed number of votes:
+    What every test offers, here that of 100 votes (the last three cannot change what
+    97 that agree have shown):
 
     >>> test = ClopperPearsonTest(kappa=0.1, alpha=0.01, max_samples=100)
     >>> test.min_samples
-    100
+    97
     >>> bool(test.operating_characteristics(0.9)["certify"] <= 0.01)
     True
     """
