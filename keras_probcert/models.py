@@ -133,14 +133,17 @@ def logits(model, from_logits=None):
             unit.
         from_logits: whether the model's outputs are logits; by default the last
             layer says so, and a model that does not show it (subclassed) is taken
-            to give logits. `False` takes logarithms where no activation can be
-            left out.
+            to give logits, unless it has a single unit. `False` takes logarithms
+            where no activation can be left out.
 
     Returns:
-        A function from `(rows, …)` to `(rows, classes)`, at least two classes.
+        A function from `(rows, …)` to `(rows, classes)`, at least two classes. It
+        raises a ValueError for a single unit of which nothing says what it is.
     """
     activation = last_activation(model)
     known = gives_probabilities(activation)
+    shown = known or activation is keras.activations.linear
+    unsure = from_logits is None and not shown
     if from_logits is None:
         from_logits = not known
 
@@ -158,6 +161,12 @@ def logits(model, from_logits=None):
                 outputs = ops.log(outputs) - ops.log1p(-outputs)
             else:
                 outputs = ops.log(ops.maximum(outputs, tiny))
+        if unsure and outputs.shape[1] == 1:
+            # A probability taken for a logit would be class 1 everywhere.
+            raise ValueError(
+                "`from_logits` must be given for a model with a single output unit "
+                "that shows neither a sigmoid nor logits. Received: from_logits=None"
+            )
         # Half precision has too few digits for losses and for ranking classes.
         if keras.backend.standardize_dtype(outputs.dtype) != "float64":
             outputs = ops.cast(outputs, "float32")

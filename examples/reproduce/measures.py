@@ -43,9 +43,13 @@ def certify(run, config, vicinity, kappa=None, alpha=None, count=None, split="te
         model = run.model(config)
         x, y = (rows[:count] for rows in load(config["dataset"], split))
         certified = CertifiedPredictor(model, vicinity_of(*vicinity), kappa, alpha)
-        # The first call of each compiles.
+        # The first call of each compiles, for this number of rows. Rows that are
+        # refused take no votes.
         model.predict(x, batch_size=500, verbose=0)
-        certified.predict(x[:1], seed=run.seed, verbose=0)
+        refused = np.full_like(x[:500], np.nan)
+        certified.predict_on_batch(
+            {"inputs": refused, "seed": np.zeros((len(refused), 2), "int32")}
+        )
         start = time.perf_counter()
         outputs = model.predict(x, batch_size=500, verbose=0)
         middle = time.perf_counter()

@@ -44,8 +44,8 @@ class CertifiedPredictor(Certifier):
             0.01 by default.
         alpha: the significance level, in (0, 1); 0.01 by default.
         max_samples: the most votes a row may take. By default (to two digits)
-            what certifies an agreement of `1 - 0.7 * kappa` with probability at
-            least 0.99, unless it was rejected before (see `SequentialTest`):
+            what certifies an agreement of `1 - 0.7 * kappa` with probability
+            about 0.98 (see `ExactTest`):
             37,000 at kappa = alpha = 0.01.
         test: a `SequentialTest` class, called with the three values above, or an
             instance, which brings its own; `ExactTest` by default.
@@ -115,7 +115,7 @@ class CertifiedPredictor(Certifier):
             **kwargs,
         )
         self.test = test
-        self._advance = None
+        self._advance = {}
 
     @property
     def kappa(self):
@@ -191,16 +191,18 @@ class CertifiedPredictor(Certifier):
         """
         arrays = x, seed, votes, num_samples, max_samples
         arrays = [ops.convert_to_tensor(a) for a in arrays]
-        if self._advance is None:
+        # Of a model that takes rows of any shape, one for each.
+        shape = tuple(x.shape[1:])
+        if shape not in self._advance:
             names = "inputs", "seed", "votes", "num_samples", "max_samples"
 
             def certificates(*arrays):
                 return self.call(dict(zip(names, arrays, strict=True)))
 
-            self._advance = backend.compiled(
+            self._advance[shape] = backend.compiled(
                 certificates, self, arrays, self.jit_compile
             )
-        found = self._advance(*arrays)
+        found = self._advance[shape](*arrays)
         return {name: ops.convert_to_numpy(value) for name, value in found.items()}
 
     def output_spec(self, row):

@@ -1,5 +1,6 @@
 """What all certifiers share: a base model asked about perturbed copies of each row."""
 
+import itertools
 import warnings
 
 import keras
@@ -81,7 +82,7 @@ class Certifier(FixedArguments, keras.Model):
         self.jit_compile = (
             backend.STATIC_SHAPES if jit_compile is None else bool(jit_compile)
         )
-        self._num_classes = None
+        self._num_classes = self._traced_shape = None
         shape = models.row_shape(model)
         if shape is not None:
             self.build((None, *shape))
@@ -226,6 +227,10 @@ class Certifier(FixedArguments, keras.Model):
             if steps is not None:
                 raise ValueError("`steps` is for datasets. Received: it and an array")
             x = self._check(x)
+            if x.shape[1:] != self._traced_shape:
+                # Of rows of two shapes Keras would trace one of open sizes, for which
+                # no noise can be drawn.
+                self.predict_function, self._traced_shape = None, x.shape[1:]
             inputs = {"inputs": x, "seed": self._row_seeds(seed, len(x))}
             if len(x) <= batch_size and verbose == 0 and callbacks is None:
                 # Without a dataset: of a single row's time that is a tenth.
@@ -365,9 +370,8 @@ class Certifier(FixedArguments, keras.Model):
         seed = np.random.SeedSequence().entropy if seed is None else seed
         bar = keras.utils.Progbar(steps, verbose=1 if verbose == "auto" else verbose)
         results, labels, right, weights, start = [], [], [], [], 0
-        for index, batch in enumerate(data):
-            if steps is not None and index >= steps:
-                break
+        # No batch more than that: what feeds them may have none, or another use.
+        for index, batch in enumerate(itertools.islice(data, steps)):
             batch = batch if isinstance(batch, (tuple, list)) else (batch,)
             x = self._check(batch[0])
             seeds = row_seeds(seed, len(x), start)

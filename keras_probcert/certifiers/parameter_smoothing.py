@@ -37,7 +37,7 @@ class ParameterSmoothedClassifier(SmoothedClassifier):
     composes, smoothing at \(\psi_\gamma(x)\) is smoothing over \(\beta + \gamma\), and
     the theorem of Gaussian smoothing holds for the parameter: with probability at least
     1 − alpha over the noise that is drawn, the row is abstained on, or g answers with
-    `label` on \(\psi_\gamma(x)\) for every γ with
+    `label` on \(\psi_\gamma(x)\) for every γ (of `CyclicShift` every whole γ) with
 
     \[\|\gamma\|_2 < \tfrac\sigma2\left(\Phi^{-1}(\underline{p}_A) -
     \Phi^{-1}(\overline{p}_B)\right).\]

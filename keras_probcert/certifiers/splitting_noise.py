@@ -271,6 +271,12 @@ class SplittingSmoothedClassifier(RadiusCertifier):
         results["procedure"] = np.full(len(results["label"]), "exact")
         return results
 
+    def _summary(self, results, y, right):
+        values = super()._summary(results, y, right)
+        # A class that leads by no vote, but for its number, has no radius.
+        certified = values["certified_accuracy"] & results["certified"]
+        return {**values, "certified_accuracy": certified}
+
     def _is_quantized(self, x, ops=np):
         """Whether every value of a row is one of the levels: bool `(rows,)`."""
         level = x * (self.perturbation.levels - 1)

@@ -14,6 +14,7 @@ examples:
 import sys
 
 from keras_probcert.cli import data, output, predictor
+from keras_probcert.validation import check_labels
 
 
 def add_arguments(parser):
@@ -32,6 +33,12 @@ def add_arguments(parser):
     parser.add_argument(
         "--ray-address", metavar="ADDRESS", help="of a Ray cluster, with --output"
     )
+    parser.add_argument(
+        "--cpus", type=float, metavar="N", help="cores of each worker, 1 by default"
+    )
+    parser.add_argument(
+        "--gpus", type=float, metavar="N", help="GPUs of each worker, none by default"
+    )
     output.add_demand(parser, "the share of certified rows")
     output.add_arguments(parser)
 
@@ -39,7 +46,7 @@ def add_arguments(parser):
 def run(args):
     certified = predictor.predictor(args)
     if args.output is None:
-        for name in ("workers", "ray_address"):
+        for name in ("workers", "ray_address", "cpus", "gpus"):
             if getattr(args, name) is not None:
                 option = name.replace("_", "-")
                 raise ValueError(
@@ -47,6 +54,7 @@ def run(args):
                     f"Received: {option}={getattr(args, name)}"
                 )
         x, y = data.load(args, certified)
+        y = None if y is None else check_labels(y, len(x), certified.num_classes)
         results = certified.predict(x, seed=args.seed, verbose=0)
         output.show(args, output.columns(results, y), "Certificates", most=20)
         rows, robust = len(x), int(results["certified"].sum())
@@ -70,6 +78,8 @@ def run(args):
 def _write(args, certified):
     from keras_probcert.distributed import certify_dataset
 
+    resources = {"num_cpus": args.cpus, "num_gpus": args.gpus}
+    resources = {name: n for name, n in resources.items() if n is not None}
     try:
         return certify_dataset(
             certified,
@@ -78,6 +88,7 @@ def _write(args, certified):
             seed=args.seed,
             workers=args.workers,
             ray_address=args.ray_address,
+            resources=resources or None,
         )
     except KeyboardInterrupt:
         print(

@@ -1,7 +1,5 @@
 """Inputs and labels from a file, a folder or TensorFlow Datasets."""
 
-import zipfile
-
 import numpy as np
 
 from keras_probcert import models
@@ -37,12 +35,7 @@ def load(args, model=None, labels=False):
     Raises:
         ValueError: if there is no such data.
     """
-    try:
-        blocks = list(source(args, model))
-    except (EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"`data` must be a whole file. Received: data={args.data}, {error}"
-        ) from error
+    blocks = list(source(args, model))
     x, y = ([b[i] for b in blocks] for i in range(2))
     if not blocks or (labels and y[0] is None):
         raise ValueError(

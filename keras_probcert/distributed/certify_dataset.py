@@ -33,6 +33,7 @@ from keras_probcert.validation import (
     check_floating,
     check_integer,
     check_labels,
+    check_number,
     shape_fits,
 )
 from keras_probcert.version import __version__
@@ -138,6 +139,9 @@ def certify_dataset(
             "`resources` are those of workers: give `workers` or `ray_address`. "
             f"Received: resources={resources}"
         )
+    for name in ("num_cpus", "num_gpus"):
+        if resources is not None and name in resources:
+            check_number(f"resources[{name!r}]", resources[name])
     if seed is not None:
         seed = check_integer("seed", seed, least=0)
     if setup is not None:
@@ -166,16 +170,20 @@ def certify_dataset(
             run = store.run | {"library_version": __version__}
             make = functools.partial(Worker, load, batch_size, setup, run)
             pool = RayPool(make, workers, ray_address, resources)
-        if source.total is not None and max(store.done, default=-1) >= source.total:
-            raise ValueError(
-                "`data` must hold all rows that are in `output`; more may follow. "
-                f"Received: {source.total} rows, and certificates of "
-                f"{max(store.done) + 1}"
-            )
-        fresh = map(store.left, _rows(source, certified, store.run["seed"]))
+        if source.total is not None:
+            _check_all_there(store, source.total)
+        seen = 0
+
+        def left(rows):
+            nonlocal seen
+            seen = int(rows.id[-1]) + 1
+            return store.left(rows)
+
+        fresh = map(left, _rows(source, certified, store.run["seed"]))
         found = _run(
             pool, fresh, certified.test, batch_size, store, source.total, verbose
         )
+        _check_all_there(store, seen)
     totals = _totals(output)
     if totals["refused"] == totals["rows"]:
         warnings.warn(
@@ -184,6 +192,14 @@ def certify_dataset(
             stacklevel=2,
         )
     return totals | found | {"seed": store.run["seed"]}
+
+
+def _check_all_there(store, total):
+    if max(store.done, default=-1) >= total:
+        raise ValueError(
+            "`data` must hold all rows that are in `output`; more may follow. "
+            f"Received: {total} rows, and certificates of {max(store.done) + 1}"
+        )
 
 
 def _totals(output):

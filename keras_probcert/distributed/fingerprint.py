@@ -33,7 +33,8 @@ def _digest(certified):
     try:
         config = keras.saving.serialize_keras_object(base)
     except NotImplementedError:
-        config = type(base).__name__  # A subclassed model that has none.
+        # A subclassed model that has none.
+        config = [type(base).__name__, base.dtype_policy.name]
     described = json.dumps(
         [_without_names(config), certified.from_logits], sort_keys=True, default=repr
     )
@@ -61,6 +62,8 @@ def _without_names(config):
 
     def collect(part):
         if isinstance(part, dict):
+            if str(part.get("class_name")).endswith("DTypePolicy"):
+                return  # Its name says how the layer computes.
             if isinstance(part.get("name"), str):
                 numbers.setdefault(part["name"], f"#{len(numbers)}")
             part = list(part.values())

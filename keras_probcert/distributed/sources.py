@@ -3,11 +3,13 @@
 import copy
 import pathlib
 import warnings
+import zipfile
+import zlib
 
 import numpy as np
 
 from keras_probcert.certifiers.certifier import is_array
-from keras_probcert.validation import check_integer, check_number
+from keras_probcert.validation import check_integer, check_number, shape_fits
 
 WHAT = (
     "a .npz file with `x` and, where needed, `y`; a folder with x.npy (and y.npy), of "
@@ -164,9 +166,14 @@ def _arrays(path):
         }
         found = list(files)
     else:
-        with np.load(path, allow_pickle=False) as archive:
-            found = archive.files
-            files = {name: archive[name] for name in ("x", "y") if name in archive}
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                found = archive.files
+                files = {name: archive[name] for name in ("x", "y") if name in archive}
+        except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(
+                f"`data` must be a whole file. Received: data={path}, {error}"
+            ) from error
     if "x" not in files:
         raise ValueError(
             f"`data` must hold inputs `x`. Received: data={path} with {found}"
@@ -177,7 +184,6 @@ def _arrays(path):
 def _parquet(paths, row_shape):
     from pyarrow import parquet
 
-    shape = (-1,) if row_shape is None else [-1 if n is None else n for n in row_shape]
     files = [parquet.ParquetFile(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
         if "x" not in file.schema_arrow.names:
@@ -188,7 +194,7 @@ def _parquet(paths, row_shape):
             names = [n for n in ("x", "y") if n in file.schema_arrow.names]
             for batch in file.iter_batches(_BLOCK, columns=names):
                 try:
-                    x = _flat(batch.column("x")).reshape(batch.num_rows, *shape)
+                    x = _shaped(batch.column("x"), row_shape)
                 except ValueError as error:
                     raise ValueError(
                         f"`data` must hold rows of shape {row_shape or 'alike'} in "
@@ -200,27 +206,35 @@ def _parquet(paths, row_shape):
     return sum(file.metadata.num_rows for file in files), blocks
 
 
-def _flat(column):
-    """The values of a column of lists, all alike, one after the other."""
+def _shaped(column, row_shape):
+    """The values of a column of lists, all alike, as rows of `row_shape` if given."""
     import pyarrow as pa
     from pyarrow import compute
 
+    rows, nested = len(column), ()
     while hasattr(column.type, "value_type"):
         lengths = compute.unique(compute.list_value_length(column))
         if column.null_count or len(lengths) > 1:
             raise ValueError("lists of different lengths")
+        nested += tuple(lengths.to_pylist())
         column = column.flatten()
     if column.null_count and pa.types.is_integer(column.type):
         raise ValueError("integers with missing values among them")
+    # Flat lists may be rows of any shape; nested ones say theirs, but for axes of 1.
+    if rows and len(nested) > 1 and row_shape is not None:
+        axes = [tuple(n for n in shape if n != 1) for shape in (nested, row_shape)]
+        if not shape_fits(*axes):
+            raise ValueError(f"nested lists of shape {nested}")
+    shape = (-1,) if row_shape is None else [-1 if n is None else n for n in row_shape]
     # A missing number is NaN, and its row is refused.
-    return column.to_numpy(zero_copy_only=False)
+    return column.to_numpy(zero_copy_only=False).reshape(rows, *shape)
 
 
 def _tfds(name):
     import tensorflow_datasets as tfds
 
     given, (name, _, split) = name, name.partition(":")
-    if name not in tfds.list_builders():
+    if name.partition("/")[0] not in tfds.list_builders():
         raise ValueError(
             f"`data` must be {WHAT}. Received: data={given}, of which there is no file "
             "and TFDS has no data set"

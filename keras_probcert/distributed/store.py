@@ -182,7 +182,7 @@ class Store:
         temporary = file.with_name(f".{file.name}")
         try:
             write(temporary)
-            with open(temporary, "rb") as written:
+            with open(temporary, "r+b") as written:
                 os.fsync(written.fileno())
             os.replace(temporary, file)
         except OSError as error:

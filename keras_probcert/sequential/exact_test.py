@@ -48,8 +48,10 @@ class ExactTest(SequentialTest):
             0.01 by default.
         alpha: the probability, at most, of certifying an input whose agreement
             is 1 − kappa or less, in (0, 1); 0.01 by default.
-        max_samples: the horizon; the default is that of `SequentialTest`. The
-            promise is for this horizon, so another one has other boundaries.
+        max_samples: the horizon; the default is that of `BetaMixtureTest`, at which
+            this test certifies an agreement of `1 - 0.7 * kappa` with probability
+            about 0.98. The promise is for this horizon, so another one has other
+            boundaries.
         beta: the probability, at most, of rejecting an input whose agreement is
             1 − kappa or more, in (0, 1); alpha by default.
         futile: whether to stop a stream that can no longer be certified.

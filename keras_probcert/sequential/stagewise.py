@@ -118,7 +118,7 @@ class StopBounds:
             return law.certified_by(q, stages[rows])
 
         def at_least(law, q, rows):
-            before = law.certified_by(q, first[rows] - 1)
+            before = law.certified_by(q, first[rows] - 1, two_classes=False)
             return 2 - before - law.rejecting.alive(q, stage[rows])
 
         return self._invert(at_most, at_least, len(stages))[:, place]
@@ -240,8 +240,11 @@ class _Laws:
         self.q = q
         self._times = test.certify_times.astype(np.int64)
         reach = max(bounds._reach, bounds._hopeless)
-        self._certifying = stopping_law(
-            self._times, np.zeros(reach, np.int64), test.max_samples, q, True
+        self._certifying, self._certifying_one = (
+            stopping_law(
+                self._times, np.zeros(reach, np.int64), test.max_samples, q, two_classes
+            )
+            for two_classes in (True, False)
         )
         self._horizon = test.max_samples
         self.rejecting, self.rejecting_leader = (
@@ -262,10 +265,11 @@ class _Laws:
             for two_classes in (False, True)
         )
 
-    def certified_by(self, q, last):
+    def certified_by(self, q, last, two_classes=True):
         """P(certified with at most `last` disagreements), rejecting off."""
         d = np.arange(len(self._times))
-        law = _likelihood(self._certifying.certified, self._times, d, self.q, q, True)
+        at_bar = self._certifying if two_classes else self._certifying_one
+        law = _likelihood(at_bar.certified, self._times, d, self.q, q, two_classes)
         return np.where(d <= last[:, None], law, 0.0).sum(axis=1)
 
     def certified_or_left(self, q, most):

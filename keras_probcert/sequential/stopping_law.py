@@ -121,10 +121,13 @@ def stopping_law(
         return state * (1.0 + odds ** (n - 2.0 * (low + np.arange(len(state)))))
 
     for i, n in enumerate(times):
-        first, kernel = kernels[i]
         if not state.size:
-            pass
-        elif two_classes and n == 1:
+            # Near q = ½ most times come after every stream has stopped.
+            if keep_states:
+                states += [(low, state) if n in kept else None for n in times[i:]]
+            break
+        first, kernel = kernels[i]
+        if two_classes and n == 1:
             state = np.array([1.0 - q])
         elif two_classes and n <= single and 2 * (low + len(state) - 1) == n - 1:
             # After a tie either vote makes a leader.

@@ -221,6 +221,10 @@ def test_datasets(image_model, image_batch):
     np.testing.assert_allclose(
         arrays, certified.evaluate(iter(batches), seed=4, verbose=0)
     )
+    # What comes after `steps` batches is left for others.
+    given = iter(batches)
+    certified.predict(given, steps=2, verbose=0)
+    np.testing.assert_array_equal(next(given)[0], x[6:])
 
 
 @pytest.mark.tensorflow

@@ -170,3 +170,15 @@ def test_logits_are_taken_of_probabilities_whatever_is_said(inputs):
         for f in (True, None)
     )
     np.testing.assert_array_equal(said, found)
+
+
+def test_a_single_unit_must_say_what_it_is(inputs):
+    """A hidden sigmoid taken for a logit would make every row class 1."""
+    inner = member(classes=1, activation="sigmoid")
+    hidden = keras.Sequential([keras.Input((4,)), inner, layers.Reshape((1,))])
+    ensemble = LogitEnsemble([hidden, hidden])
+    with pytest.raises(ValueError, match="`from_logits` must be given"):
+        ensemble(inputs)
+    told = LogitEnsemble([hidden, hidden], from_logits=False)
+    expected = forward(inner, inputs)
+    np.testing.assert_allclose(ops.convert_to_numpy(told(inputs)), expected, atol=1e-4)

@@ -11,6 +11,7 @@ from keras_probcert.certifiers.splitting_noise import (
     SplittingNoise,
     SplittingSmoothedClassifier,
 )
+from keras_probcert.metrics import certified_accuracy
 
 
 def wild_model(features, classes=3, frequency=20.0):
@@ -122,6 +123,9 @@ def test_first_class_wins_ties():
     assert result["label"].tolist() == [0, 0, 1, 1]
     # Class 0 would win with equal votes, so 2/3 has no radius and 1/3 has.
     np.testing.assert_allclose(result["radius"] * 6, [3, 1, 0, 2], rtol=1e-6)
+    y = result["label"]
+    values = smoothed.evaluate(grid(1, 4), y, verbose=0, return_dict=True)
+    assert values["certified_accuracy"] == certified_accuracy(result, y, 0.0) == 0.75
 
 
 def test_noise_for_training_is_among_the_values():
@@ -181,7 +185,7 @@ def test_evaluate_and_saving(tmp_path):
     x, y = grid(2, 5), np.arange(25) % 3
     result = smoothed.predict(x, verbose=0)
     values = smoothed.evaluate(x, y, verbose=0, return_dict=True)
-    right = result["label"] == y
+    right = (result["label"] == y) & result["certified"]
     assert values["certified_accuracy"] == pytest.approx(right.mean())
     assert values["average_certified_radius"] == pytest.approx(
         (right * result["radius"]).mean()

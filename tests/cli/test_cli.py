@@ -80,8 +80,12 @@ def test_certify_into_a_folder(files, tmp_path, capsys):
     for name, value in expected.items():
         np.testing.assert_array_equal(certificates[name], value)
     np.testing.assert_array_equal(certificates["y"], y)
-    assert main([*command[:-3], "--workers", "2"]) == 2
-    assert "`--workers` needs `--output`" in capsys.readouterr().err
+    for option in ("--workers", "--gpus"):
+        assert main([*command[:-3], option, "2"]) == 2
+        assert f"`{option}` needs `--output`" in capsys.readouterr().err
+    # Resources are those of workers, of which there are none.
+    assert main([*command, "--cpus", "2"]) == 2
+    assert "{'num_cpus': 2.0}" in capsys.readouterr().err
 
 
 def test_a_saved_predictor_brings_its_own_arguments(files, tmp_path, capsys):
@@ -208,6 +212,7 @@ def test_export(files, tmp_path, capsys):
         ("certify", "empty.npz", "`data` must be a whole file"),
         ("certify", "cut.npz", "`data` must be a whole file"),
         ("evaluate", "words.npz", "`y` must hold classes as integers"),
+        ("certify", "words.npz", "`y` must hold classes as integers"),
         ("certify", "rotation", "Rotation perturbs images"),
     ],
 )

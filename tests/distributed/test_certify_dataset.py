@@ -133,6 +133,9 @@ def test_another_run_is_refused(make_predictor, run, data, tmp_path):
         run((x[::-1], y), tmp_path)
     with pytest.raises(ValueError, match="all rows that are in `output`"):
         run((x[:50], y[:50]), tmp_path)
+    # Of an iterable the number of rows is known at its end.
+    with pytest.raises(ValueError, match="all rows that are in `output`.* 50 rows"):
+        run(iter([(x[:50], y[:50])]), tmp_path)
     # More rows of the same data are the same run.
     assert run(data, tmp_path)["new_rows"] == ROWS - 60
     with pytest.raises(ValueError, match="another label .or none. in row 0"):
@@ -222,6 +225,35 @@ def test_names_of_activations_and_heads_are_part_of_the_model():
         head(np.zeros((1, 2), "float32"))
     assert fingerprint_of(heads[0]) != fingerprint_of(heads[1])
     assert fingerprint_of(heads[0]) == fingerprint_of(heads[0])
+
+
+class Headless(keras.Model):
+    """A model without a configuration."""
+
+    def __init__(self, head, policy):
+        super().__init__(dtype=policy)
+        self.head = head
+
+    def call(self, x):
+        return self.head(x)
+
+
+def test_the_precision_is_part_of_the_model():
+    def sequential(policy):
+        inputs, head = keras.Input((2,)), keras.layers.Dense(3, dtype=policy)
+        return keras.Sequential([inputs, head])
+
+    def subclassed(policy):
+        model = Headless(keras.layers.Dense(3, dtype=policy), policy)
+        model(np.zeros((1, 2), "float32"))
+        return model
+
+    for make in (sequential, subclassed):
+        full, same, half = map(make, ("float32", "float32", "mixed_bfloat16"))
+        for model in (same, half):
+            model.set_weights(full.get_weights())
+        assert fingerprint_of(full) == fingerprint_of(same)
+        assert fingerprint_of(full) != fingerprint_of(half)
 
 
 def test_the_test_is_known_by_what_it_decides(make_predictor):
@@ -329,7 +361,7 @@ def test_an_error_of_the_data_keeps_what_is_certified(
         ({"seed": -1}, "`seed` must be"),
         ({"setup": 3}, "`setup` must be"),
         ({"divide_by": "255"}, "`divide_by` must be.*'255'"),
-        ({"divide_by": 0}, "`divide_by` must be above 0"),
+        ({"divide_by": 0}, "`divide_by` must be .*above 0"),
     ],
 )
 def test_bad_arguments(run, settings, message, data, tmp_path):
@@ -359,6 +391,12 @@ def test_a_missing_ray_says_what_to_install(run, data, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ImportError, match=r"need Ray: pip install"):
         run(data, tmp_path, workers=2)
+
+
+def test_resources_must_be_amounts(run, data, tmp_path):
+    for amount in (-1, float("nan"), "2"):
+        with pytest.raises(ValueError, match=r"resources\['num_gpus'\]` must be"):
+            run(data, tmp_path, workers=1, resources={"num_gpus": amount})
 
 
 def test_data_that_is_not_scaled(data, run, tmp_path):
@@ -394,3 +432,15 @@ def test_a_base_that_is_built_after_it_was_wrapped(tmp_path):
     base(x[:1])
     certify_dataset(certified, x, tmp_path, seed=0, verbose=0)
     assert load_certificates(tmp_path)["votes"].shape == (5, 3)
+
+
+def test_inputs_of_two_sizes(tmp_path):
+    pooled = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
+    base = keras.Sequential([keras.Input((None, None, 1)), *pooled])
+    certified = CertifiedPredictor(base, LInf(0.1), kappa=0.2)
+    for size in (4, 6):
+        x = np.random.default_rng(0).random((3, size, size, 1), np.float32)
+        certify_dataset(certified, x, tmp_path / str(size), seed=0, verbose=0)
+        found = load_certificates(tmp_path / str(size))
+        expected = certified.predict(x, seed=0, verbose=0)
+        np.testing.assert_array_equal(found["votes"], expected["votes"])

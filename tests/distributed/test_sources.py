@@ -118,6 +118,14 @@ def test_rows_of_different_lengths_are_not_read_across(tmp_path):
         parquet.write_table(pa.table({"x": column}), tmp_path / f"{i}.parquet")
         with pytest.raises(ValueError, match=message):
             read(Source(tmp_path / f"{i}.parquet", (2,)))
+    # Channels first is another shape, though as many numbers.
+    image = pa.array([np.zeros((3, 2, 2)).tolist()])
+    parquet.write_table(pa.table({"x": image}), tmp_path / "nested.parquet")
+    with pytest.raises(ValueError, match=r"nested lists of shape \(3, 2, 2\)"):
+        read(Source(tmp_path / "nested.parquet", (2, 2, 3)))
+    for shape in ((3, 2, 2), (3, None, 2), (3, 2, 2, 1), None):
+        x, _ = read(Source(tmp_path / "nested.parquet", shape))
+        assert x.size == 12
     holes = pa.array([[0.5, None], [0.25, 0.5]], pa.list_(pa.float32()))
     parquet.write_table(pa.table({"x": holes}), tmp_path / "holes.parquet")
     x, _ = read(Source(tmp_path / "holes.parquet", (2,)))

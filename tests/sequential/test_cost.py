@@ -73,6 +73,14 @@ def test_deviation_equals_simulation():
     assert plan.votes_deviation / 1e9 == pytest.approx(spread, rel=0.03)
 
 
+def test_deviation_where_the_first_disagreement_ends_a_row():
+    """The number of votes is geometric, though the test looks only at its ends."""
+    test = ExactTest(0.05, 0.01, max_samples=103)
+    assert len(test.certify_times) == 1
+    plan = plan_certification(test, 1, agreement=0.8)
+    assert plan.votes_deviation == pytest.approx(np.sqrt(0.8) / 0.2, rel=0.05)
+
+
 def test_a_pilot_plans_a_run():
     """Within 6 of its deviations (1e-8 for a normal law), which are small."""
     rng = np.random.default_rng(2)
