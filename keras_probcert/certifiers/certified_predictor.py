@@ -192,7 +192,7 @@ class CertifiedPredictor(Certifier):
         arrays = x, seed, votes, num_samples, max_samples
         arrays = [ops.convert_to_tensor(a) for a in arrays]
         # Of a model that takes rows of any shape, one for each.
-        shape = tuple(x.shape[1:])
+        shape = str(x.shape[1:])
         if shape not in self._advance:
             names = "inputs", "seed", "votes", "num_samples", "max_samples"
 

@@ -83,6 +83,7 @@ class Certifier(FixedArguments, keras.Model):
             backend.STATIC_SHAPES if jit_compile is None else bool(jit_compile)
         )
         self._num_classes = self._traced_shape = None
+        self._traces = {}
         shape = models.row_shape(model)
         if shape is not None:
             self.build((None, *shape))
@@ -227,10 +228,7 @@ class Certifier(FixedArguments, keras.Model):
             if steps is not None:
                 raise ValueError("`steps` is for datasets. Received: it and an array")
             x = self._check(x)
-            if x.shape[1:] != self._traced_shape:
-                # Of rows of two shapes Keras would trace one of open sizes, for which
-                # no noise can be drawn.
-                self.predict_function, self._traced_shape = None, x.shape[1:]
+            self._choose_trace(str(x.shape[1:]))
             inputs = {"inputs": x, "seed": self._row_seeds(seed, len(x))}
             if len(x) <= batch_size and verbose == 0 and callbacks is None:
                 # Without a dataset: of a single row's time that is a tenth.
@@ -246,6 +244,19 @@ class Certifier(FixedArguments, keras.Model):
         _refuse_with_dataset(callbacks=callbacks)
         results, _, _ = self._predict_batches(x, steps, verbose, seed)
         return results
+
+    def _choose_trace(self, shape):
+        """Has Keras trace rows of each shape by themselves.
+
+        Of two shapes it would make one of open sizes, for which TensorFlow can draw
+        no noise.
+        """
+        if backend.STATIC_SHAPES:
+            return
+        if self._traced_shape not in (None, shape):
+            self._traces[self._traced_shape] = self.predict_function
+            self.predict_function = self._traces.get(shape)
+        self._traced_shape = shape
 
     def _row_seeds(self, seed, num_rows):
         """`seed` as an int32 array, `(rows, 2)`, drawn here where it is `None`."""

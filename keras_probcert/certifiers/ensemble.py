@@ -29,7 +29,7 @@ class LogitEnsemble(keras.Model):
         consensus: K, at least 2 and at most the number of members; `None` (default)
             to ask all of them about every row.
         from_logits: whether outputs that end in no known activation are logits;
-            by default they are.
+            by default they are, and a single unit is an error.
         **kwargs: passed to `keras.Model`, such as `name`.
 
     Raises:

@@ -70,8 +70,18 @@ def run(args):
     clip = (0.0, 1.0) if args.clip is None else tuple(args.clip)
     if saved and args.clip is None:
         clip = victim.perturbation.clip
+    if saved and args.from_logits is not None:
+        raise ValueError(
+            "`--from-logits` cannot be given, as `model` brings its own. "
+            f"Received: from_logits={args.from_logits}"
+        )
     if vote and not saved:
-        victim = CertifiedPredictor(victim, LInf(args.epsilon, clip=clip), **test)
+        victim = CertifiedPredictor(
+            victim,
+            LInf(args.epsilon, clip=clip),
+            from_logits=args.from_logits,
+            **test,
+        )
     x, y = data.load(args, victim, labels=True)
     rows = []
     for name in args.attacks:
@@ -81,7 +91,14 @@ def run(args):
         attack = known[name](**given)
         norm = attack.norm or given["norm"] if "epsilon" in given else "none"
         found = attacks.evaluate_attack(
-            victim, attack, x, y, seed=args.seed, clip=clip, verbose=0
+            victim,
+            attack,
+            x,
+            y,
+            seed=args.seed,
+            clip=clip,
+            from_logits=args.from_logits,
+            verbose=0,
         )
         for kind, rate in found.rates.items():
             rows.append(

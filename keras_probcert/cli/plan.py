@@ -35,6 +35,7 @@ def add_arguments(parser):
         "--robust-share", type=float, help="expected share of robust inputs"
     )
     parser.add_argument("--model", help="a .keras file; loaded in Keras' safe mode")
+    predictor.add_from_logits(parser)
     parser.add_argument(
         "--pilot",
         metavar="DATA",

@@ -1,5 +1,7 @@
 """A `CertifiedPredictor` from the arguments."""
 
+import argparse
+
 AMOUNTS = {
     "linf": ("LInf", "radius"),
     "l2": ("L2", "radius"),
@@ -18,6 +20,15 @@ TEST = ("kappa", "alpha", "max_samples")
 
 def add_model(parser):
     parser.add_argument("model", help="a .keras file; loaded in Keras' safe mode")
+    add_from_logits(parser)
+
+
+def add_from_logits(parser):
+    parser.add_argument(
+        "--from-logits",
+        action=argparse.BooleanOptionalAction,
+        help="what a single output unit gives, where its layer does not show it",
+    )
 
 
 def add_arguments(parser):
@@ -68,7 +79,7 @@ def predictor(args):
     model = load_model(args.model)
     given = {
         name: getattr(args, name)
-        for name in ("perturbation", "epsilon", "clip", *TEST)
+        for name in ("perturbation", "epsilon", "clip", "from_logits", *TEST)
         if getattr(args, name) is not None
     }
     given |= {"no_clip": True} if args.no_clip else {}
@@ -104,4 +115,5 @@ def predictor(args):
         kappa=args.kappa,
         alpha=args.alpha,
         max_samples=args.max_samples,
+        from_logits=args.from_logits,
     )

@@ -34,7 +34,8 @@ def _digest(certified):
         config = keras.saving.serialize_keras_object(base)
     except NotImplementedError:
         # A subclassed model that has none.
-        config = [type(base).__name__, base.dtype_policy.name]
+        policies = [layer.dtype_policy.name for layer in base._flatten_layers()]
+        config = [type(base).__name__, *policies]
     described = json.dumps(
         [_without_names(config), certified.from_logits], sort_keys=True, default=repr
     )

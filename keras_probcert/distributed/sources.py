@@ -223,7 +223,7 @@ def _shaped(column, row_shape):
     # Flat lists may be rows of any shape; nested ones say theirs, but for axes of 1.
     if rows and len(nested) > 1 and row_shape is not None:
         axes = [tuple(n for n in shape if n != 1) for shape in (nested, row_shape)]
-        if not shape_fits(*axes):
+        if not (shape_fits(nested, row_shape) or shape_fits(*axes)):
             raise ValueError(f"nested lists of shape {nested}")
     shape = (-1,) if row_shape is None else [-1 if n is None else n for n in row_shape]
     # A missing number is NaN, and its row is refused.

@@ -278,3 +278,25 @@ def test_json_has_no_nan(capsys):
     output.show(args, [{"value": float("nan"), "of": 0}], "", settings={"seed": 1})
     (row,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert row == {"value": None, "of": 0, "seed": 1}
+
+
+def test_a_single_unit_that_does_not_show_what_it_is(tmp_path, capsys):
+    dense, reshape = keras.layers.Dense(1), keras.layers.Reshape((1,))
+    model = keras.Sequential([keras.Input((3,)), dense, reshape])
+    dense.set_weights([np.array([[8.0], [0], [0]]), np.array([-4.0])])
+    model.save(tmp_path / "model.keras")
+    x = np.full((4, 3), 0.1, "float32")
+    x[2:, 0] = 0.9
+    np.savez(tmp_path / "data.npz", x=x, y=[0, 0, 1, 1])
+    files = [str(tmp_path / name) for name in ("model.keras", "data.npz")]
+    certify = ["certify", *files, *VICINITY, "--json"]
+    attack = ["attack", *files, "--epsilon", "0.1", "--attacks", "FGSM", "--json"]
+    for command in (certify, attack, [*attack, "--vote", "--kappa", "0.1"]):
+        assert main(command) == 2
+        assert "`--from-logits` must be given" in capsys.readouterr().err
+        assert main([*command, "--from-logits"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        if command is certify:
+            assert [row["label"] for row in rows] == [0, 0, 1, 1]
+        else:
+            assert rows[0]["value"] == 1.0

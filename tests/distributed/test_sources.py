@@ -126,6 +126,9 @@ def test_rows_of_different_lengths_are_not_read_across(tmp_path):
     for shape in ((3, 2, 2), (3, None, 2), (3, 2, 2, 1), None):
         x, _ = read(Source(tmp_path / "nested.parquet", shape))
         assert x.size == 12
+    sequence = pa.array([np.zeros((1, 3)).tolist()])
+    parquet.write_table(pa.table({"x": sequence}), tmp_path / "nested.parquet")
+    assert read(Source(tmp_path / "nested.parquet", (None, 3)))[0].shape == (1, 1, 3)
     holes = pa.array([[0.5, None], [0.25, 0.5]], pa.list_(pa.float32()))
     parquet.write_table(pa.table({"x": holes}), tmp_path / "holes.parquet")
     x, _ = read(Source(tmp_path / "holes.parquet", (2,)))
