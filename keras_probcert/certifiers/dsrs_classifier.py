@@ -1,7 +1,5 @@
 """Double-sampling randomized smoothing: radii from votes under two noises."""
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
@@ -9,7 +7,7 @@ from keras import ops
 from keras_probcert import models
 from keras_probcert.certifiers import voting
 from keras_probcert.certifiers.dsrs import DoubleSampling, check_positive
-from keras_probcert.certifiers.radius_certifier import RadiusCertifier
+from keras_probcert.certifiers.radius_certifier import RadiusCertifier, dimension
 from keras_probcert.certifiers.rounding import rounded_down
 from keras_probcert.perturbations import GeneralizedGaussian
 from keras_probcert.sequential.clopper_pearson import least_samples, lower_bound_of
@@ -90,9 +88,6 @@ class DSRSClassifier(RadiusCertifier):
       algorithm 2.
     """
 
-    # Copies that share a loop: enough to fill it, few enough to show progress.
-    _copies_a_batch = 2**20
-
     def __init__(
         self,
         model,
@@ -146,12 +141,7 @@ class DSRSClassifier(RadiusCertifier):
 
     def _set_classes(self, shape):
         super()._set_classes(shape)
-        if None in shape:
-            raise ValueError(
-                "`model` must take rows of a fixed shape: the noise has a dimension. "
-                f"Received: rows of shape {shape}"
-            )
-        self._dimension = math.prod(shape)
+        self._dimension = dimension(shape)
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -180,10 +170,6 @@ class DSRSClassifier(RadiusCertifier):
     @property
     def _copies_a_row(self):
         return self.n0 + 2 * self.n
-
-    @property
-    def _batch_size(self):
-        return max(1, self._copies_a_batch // self._copies_a_row)
 
     def _votes_of(self, x, seeds):
         """The `draw_votes` of `voting` under P and under Q, `None` for P in a ball."""

@@ -1,5 +1,7 @@
 """What certifiers share whose answer is a label with a radius."""
 
+import math
+
 import keras
 
 from keras_probcert.certifiers.certifier import Certifier
@@ -7,6 +9,13 @@ from keras_probcert.certifiers.certifier import Certifier
 
 class RadiusCertifier(Certifier):
     """Answers each row with a label, −1 where abstained, and a radius."""
+
+    # Copies that share a loop: enough to fill it, few enough to show progress.
+    _copies_a_batch = 2**20
+
+    @property
+    def _batch_size(self):
+        return max(1, self._copies_a_batch // self._copies_a_row)
 
     def output_spec(self, row):
         return {
@@ -76,3 +85,13 @@ class RadiusCertifier(Certifier):
             "abstention_rate": results["label"] < 0,
             "mean_num_samples": results["num_samples"],
         }
+
+
+def dimension(shape):
+    """How many coordinates the noise has on rows of `shape`."""
+    if None in shape:
+        raise ValueError(
+            "`model` must take rows of a fixed shape: the noise has a dimension. "
+            f"Received: rows of shape {shape}"
+        )
+    return math.prod(shape)

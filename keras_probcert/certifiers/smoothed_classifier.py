@@ -1,7 +1,5 @@
 """Randomized smoothing: a label and a radius inside which no change can flip it."""
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
@@ -10,7 +8,7 @@ from keras_probcert import backend, models
 from keras_probcert.certifiers import voting
 from keras_probcert.certifiers.certified_predictor import CertifiedPredictor
 from keras_probcert.certifiers.certifier import Certifier, is_array
-from keras_probcert.certifiers.radius_certifier import RadiusCertifier
+from keras_probcert.certifiers.radius_certifier import RadiusCertifier, dimension
 from keras_probcert.certifiers.rounding import rounded_down, rounded_up
 from keras_probcert.certifiers.smoothing_noise import (
     SmoothingNoise,
@@ -148,9 +146,6 @@ class SmoothedClassifier(RadiusCertifier, Smoothing):
       Smoothing" (ICML 2019), theorem 1 and CERTIFY.
     """
 
-    # Copies that share a loop: enough to fill it, few enough to show progress.
-    _copies_a_batch = 2**20
-
     def __init__(
         self,
         model,
@@ -187,12 +182,7 @@ class SmoothedClassifier(RadiusCertifier, Smoothing):
 
     def _set_classes(self, shape):
         super()._set_classes(shape)
-        if None in shape:
-            raise ValueError(
-                "`model` must take rows of a fixed shape: the noise has a dimension. "
-                f"Received: rows of shape {shape}"
-            )
-        self._dimension = math.prod(shape)
+        self._dimension = dimension(shape)
 
     def _check_n(self):
         """Checks that `n` unanimous votes certify."""
@@ -209,10 +199,6 @@ class SmoothedClassifier(RadiusCertifier, Smoothing):
     @property
     def _copies_a_row(self):
         return self.n0 + self.n
-
-    @property
-    def _batch_size(self):
-        return max(1, self._copies_a_batch // self._copies_a_row)
 
     def build(self, input_shape):
         super().build(input_shape)

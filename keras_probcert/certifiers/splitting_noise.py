@@ -160,7 +160,6 @@ class SplittingSmoothedClassifier(RadiusCertifier):
       Robustness" (ICML 2021), theorem 2 (SSN) and what makes it deterministic (DSSN).
     """
 
-    # Copies that share a loop: enough to fill it, few enough to show progress.
     _copies_a_batch = 2**18
 
     def __init__(
@@ -192,10 +191,6 @@ class SplittingSmoothedClassifier(RadiusCertifier):
     @property
     def _copies_a_row(self):
         return self.num_shifts
-
-    @property
-    def _batch_size(self):
-        return max(1, self._copies_a_batch // self._copies_a_row)
 
     def _votes_of(self, x, seeds):
         """The values of the noise one after the other; `seeds` have no part in it."""
