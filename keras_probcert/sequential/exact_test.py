@@ -178,14 +178,17 @@ def _calibrated(kappa, alpha, beta, horizon, design):
         return error_of_certifying(times, horizon, kappa, two_classes=True)
 
     level = alpha * (1 - SAFETY)
-    certify_times = times(_least(lambda stretch: error(times(stretch)) <= level))
+    # The horizon moves by a tenth of a vote.
+    fine = 0.1 / horizon
+    certify_times = times(_least(lambda stretch: error(times(stretch)) <= level, fine))
     certify_times = _spend_the_rest(certify_times, horizon, kappa, level)
     reject_until = until(
         _least(
             lambda stretch: (
                 error_of_rejecting(until(stretch), horizon, kappa)
                 <= beta * (1 - SAFETY)
-            )
+            ),
+            fine,
         )
     )
     # Where both would stop, nothing is lost by certifying: that is the promise.
@@ -204,14 +207,15 @@ def _calibrated(kappa, alpha, beta, horizon, design):
     return certify_times, reject_until
 
 
-def _least(holds):
-    """About the least stretch at which `holds`, which is true from it on."""
-    low, high = -0.01, 0.01
+def _least(holds, fine):
+    """The least stretch at which `holds`, which is true from it on, but for `fine`."""
+    # The design's errors are within a hundredth of their levels.
+    low, high = -0.001, 0.001
     while holds(low) and low > -8:
         low *= 2
     while not holds(high):
         high *= 2
-    while high - low > 1e-7:
+    while high - low > fine:
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high

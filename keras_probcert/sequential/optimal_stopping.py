@@ -32,7 +32,11 @@ import math
 
 import numpy as np
 
-from keras_probcert.sequential.stopping_law import binomial_kernels, stopping_law
+from keras_probcert.sequential.stopping_law import (
+    NEGLIGIBLE_IN_ERRORS,
+    binomial_kernels,
+    stopping_law,
+)
 
 # Shares of the objective, by the odds of a disagreement relative to the bar's.
 # Chosen so that at kappa = alpha = 0.01 no agreement pays much for another.
@@ -88,13 +92,20 @@ def error_of_certifying(certify_times, horizon, q, two_classes=False):
     """P(certify) with the reject boundary switched off."""
     hopeless = np.zeros(len(certify_times))
     return stopping_law(
-        certify_times, hopeless, horizon, q, two_classes
+        certify_times,
+        hopeless,
+        horizon,
+        q,
+        two_classes,
+        negligible=NEGLIGIBLE_IN_ERRORS,
     ).certified.sum()
 
 
 def error_of_rejecting(reject_until, horizon, q):
     """P(reject) with the certify boundary switched off."""
-    return stopping_law([], reject_until, horizon, q).rejected.sum()
+    return stopping_law(
+        [], reject_until, horizon, q, negligible=NEGLIGIBLE_IN_ERRORS
+    ).rejected.sum()
 
 
 class _Problem:
@@ -124,7 +135,20 @@ class _Problem:
         self.low = np.maximum(mean - spread, 0).astype(np.int64)
         high = np.minimum(mean + spread + 40, self.times).astype(np.int64)
         self.widths = high - self.low + 1
-        self.kernels = binomial_kernels(np.diff(self.times, append=horizon + 1), kappa)
+        # From each d to the states at the next time, edges repeated.
+        kernels = binomial_kernels(np.diff(self.times), kappa)
+        self.laws = [law[::-1] for _, law in kernels]
+        self.reach = [
+            np.clip(
+                self.low[i]
+                + least
+                - self.low[i + 1]
+                + np.arange(self.widths[i] + len(law) - 1),
+                0,
+                self.widths[i + 1] - 1,
+            )
+            for i, (least, law) in enumerate(kernels)
+        ]
 
         def ratios(q):
             """log of the likelihood ratio per agreeing vote, and per further one."""
@@ -134,13 +158,25 @@ class _Problem:
             steps = np.outer(disagree, np.arange(self.widths.max()))
             return agree[:, None], disagree[:, None], np.exp(np.clip(steps, -745, 600))
 
-        self.sample_ratios, self.reward_ratios = ratios(q), ratios(rewarded)
+        def weighted(weights, ratios):
+            """The weighted sum of likelihood ratios over each time's band."""
+            agree, disagree, table = ratios
+            start = self.times * agree + self.low * disagree
+            start = weights[:, None] * np.exp(np.clip(start, -745, 600))
+            return [
+                column @ table[:, :width]
+                for column, width in zip(start.T, self.widths, strict=True)
+            ]
 
-    def _likelihood_ratios(self, ratios, i):
-        agree, disagree, table = ratios
-        start = self.times[i] * agree + self.low[i] * disagree
-        start = np.exp(np.clip(start, -745, 600))
-        return start * table[:, : self.widths[i]]
+        votes = np.diff(self.times, append=horizon)
+        self.cost_of_votes = weighted(self.weights, ratios(q))
+        for i, n in enumerate(votes):
+            self.cost_of_votes[i] *= n
+        reward_ratios = ratios(rewarded)
+        self.reward_certify, self.reward_reject = (
+            weighted(np.where(side, self.rewards, 0.0), reward_ratios)
+            for side in (self.below, ~self.below)
+        )
 
     def solve(self, certify_multiplier, reject_multiplier):
         """Backward induction; boundaries between grid points by interpolation."""
@@ -151,23 +187,13 @@ class _Problem:
         for i in range(len(self.times) - 1, -1, -1):
             n, low, width = self.times[i], self.low[i], self.widths[i]
             d = low + np.arange(width)
-            reward = self.rewards[:, None] * self._likelihood_ratios(
-                self.reward_ratios, i
-            )
-            cost_certify = certify_multiplier - reward[self.below].sum(axis=0)
-            cost_reject = reject_multiplier - reward[~self.below].sum(axis=0)
+            cost_certify = certify_multiplier - self.reward_certify[i]
+            cost_reject = reject_multiplier - self.reward_reject[i]
             if value is None:
                 go_on = np.zeros(width)
             else:
-                votes = self.times[i + 1] - n
-                least, law = self.kernels[i]
-                # From d to the states at the next time, edges repeated.
-                start = low + least - self.low[i + 1]
-                reach = start + np.arange(width + len(law) - 1)
-                reach = np.clip(reach, 0, len(value) - 1)
-                go_on = np.convolve(value[reach], law[::-1], "valid")
-                ratios = self._likelihood_ratios(self.sample_ratios, i)
-                go_on = go_on + votes * (self.weights @ ratios)
+                go_on = np.convolve(value[self.reach[i]], self.laws[i], "valid")
+                go_on += self.cost_of_votes[i]
             # What stopping saves; it must be on the right side of the bar.
             saves_certify = np.where(d < self.kappa * n, go_on - cost_certify, -1.0)
             saves_reject = np.where(
@@ -191,30 +217,34 @@ class _Problem:
         next_certify, next_reject = following
         # Below the next band all are certified there; above this one, none here.
         certify[low:following_low] = np.minimum(certify[low:following_low], n + step)
-        top = following_low + np.arange(len(next_certify))
-        beyond = top[(top > d[-1]) & (next_certify >= 0)]
+        end = low + len(saves_certify)
+        beyond = end + np.flatnonzero(next_certify[end - following_low :] >= 0)
         certify[beyond] = np.minimum(certify[beyond], n + step)
 
-        both = d[(d >= following_low) & (d < following_low + len(next_certify))]
-        here, there = saves_certify[both - low], next_certify[both - following_low]
-        starts = (here < 0) & (there >= 0)
-        rate = np.where(
-            both < self.kappa * n, here / np.where(starts, here - there, 1.0), 1.0
-        )
-        certify[both[starts]] = n + step * np.clip(rate[starts], 0, 1)
+        # The states of both times: at most a few of them cross a boundary.
+        first, last = following_low, min(end, following_low + len(next_certify))
+        here, there = slice(first - low, last - low), slice(0, last - first)
+        before, after = saves_certify[here], next_certify[there]
+        starts = np.flatnonzero((before < 0) & (after >= 0))
+        if starts.size:
+            before, after, at = before[starts], after[starts], first + starts
+            rate = np.where(at < self.kappa * n, before / (before - after), 1.0)
+            certify[at] = n + step * np.clip(rate, 0, 1)
         if i == 0:
             certify[d[saves_certify >= 0]] = n
 
-        here, there = saves_reject[both - low], next_reject[both - following_low]
-        ends = (here >= 0) & (there < 0)
+        before, after = saves_reject[here], next_reject[there]
+        ends = (before >= 0) & (after < 0)
         if self.last_ditch:
             # The last end counts: what rejects at the horizon, where there is
             # nothing left to wait for, rejects before it as well.
-            ends &= reject[both] == 0
-        rate = np.where(
-            both > self.kappa * (n + step), here / np.where(ends, here - there, 1.0), 0
-        )
-        reject[both[ends]] = n + step * np.clip(rate[ends], 0, 1)
+            ends &= reject[first:last] == 0
+        ends = np.flatnonzero(ends)
+        if ends.size:
+            before, after, at = before[ends], after[ends], first + ends
+            late = at > self.kappa * (n + step)
+            rate = np.where(late, before / (before - after), 0.0)
+            reject[at] = n + step * np.clip(rate, 0, 1)
 
 
 def _divergence(q, kappa):

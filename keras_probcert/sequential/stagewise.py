@@ -286,8 +286,7 @@ class _Alive:
     """Streams that go on after each stage, at any disagreement."""
 
     def __init__(self, law, stages, bar, two_classes):
-        places = np.searchsorted(law.times, stages)
-        states = [law.states[i] for i in places]
+        states = [law.states[n] for n in stages.tolist()]
         width = max([len(weights) for _, weights in states] + [1])
         self.low = np.array([low for low, _ in states])
         self.weights = np.zeros((len(states), width))

@@ -22,8 +22,10 @@ import math
 import numpy as np
 from scipy import stats
 
-# States below it are dropped; what was dropped is added up and checked.
+# States below it are dropped; what was dropped at the most is added up and checked.
 NEGLIGIBLE = 1e-200
+# Where only the sum of an error is wanted, which is no less than 1e-15.
+NEGLIGIBLE_IN_ERRORS = 1e-40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,8 @@ class StoppingLaw:
         levels: int64 `(looks,)`: with how many disagreements.
         alive: `(looks,)`: streams that go on after each look.
         undecided: `(d,)`: streams at the horizon, by their disagreements.
-        states: the state after each look, `(lowest d, probabilities)`, or `None`.
+        states: by the number of votes, the state after each look that was asked
+            for, `(lowest d, probabilities)`, or `None`.
     """
 
     times: np.ndarray
@@ -46,7 +49,7 @@ class StoppingLaw:
     levels: np.ndarray
     alive: np.ndarray
     undecided: np.ndarray
-    states: list | None
+    states: dict | None
 
     def expected_disagreements(self):
         """E[disagreements at the stop]: q E[N] for one class (Wald)."""
@@ -66,6 +69,7 @@ def stopping_law(
     looks=(),
     keep_states=False,
     start=(0, 0, (1.0,)),
+    negligible=NEGLIGIBLE,
 ):
     """The law of the stop, exactly.
 
@@ -81,6 +85,7 @@ def stopping_law(
         looks: further numbers of votes to look at.
         keep_states: whether to keep the state after each of `looks`.
         start: `(n, lowest d, probabilities)` of the streams to begin with.
+        negligible: the probability below which a state is dropped.
 
     Returns:
         A `StoppingLaw`.
@@ -89,7 +94,7 @@ def stopping_law(
     reject_until = np.asarray(reject_until, np.int64)
     single = min(_last_tie(q) if two_classes else 1, horizon)
     begin, low, state = start
-    kept = set(np.asarray(looks, np.int64).tolist())
+    wanted = np.asarray(looks, np.int64).tolist() if keep_states else []
     times = np.unique(
         np.concatenate(
             [
@@ -104,29 +109,26 @@ def stopping_law(
     times = times[times > begin]
     certify = np.searchsorted(certify_times, times, side="right") - 1
     reject = np.searchsorted(reject_until, times, side="left")
-    kernels = binomial_kernels(np.diff(times, prepend=begin), q)
+    kernels = binomial_kernels(np.diff(times, prepend=begin), q, negligible)
     odds = q / (1 - q) if two_classes and q < 1 else 0.0
 
-    certified = np.zeros(len(certify_times))
-    rejected, alive = np.zeros(len(times)), np.zeros(len(times))
-    states = [] if keep_states else None
-    state, lost = np.asarray(state, np.float64), 0.0
-    everyone = state
+    certified, rejected = np.zeros(len(certify_times)), np.zeros(len(times))
+    states = dict.fromkeys(wanted)
+    state, lost, n = np.asarray(state, np.float64), 0.0, begin
 
     def unfolded(n, low, state):
         """The probability of the states of either leader."""
-        lead = n - 2 * (low + len(state))
-        if not odds or lead * math.log(odds) < -50:
-            return state
-        return state * (1.0 + odds ** (n - 2.0 * (low + np.arange(len(state)))))
+        if odds and (n - 2 * (low + len(state))) * math.log(odds) > -50:
+            state = state * (1.0 + odds ** (n - 2.0 * (low + np.arange(len(state)))))
+        return state
 
-    for i, n in enumerate(times):
+    looked = zip(
+        times.tolist(), certify.tolist(), reject.tolist(), kernels, strict=True
+    )
+    for i, (n, certifies, rejects, (first, kernel)) in enumerate(looked):
         if not state.size:
             # Near q = ½ most times come after every stream has stopped.
-            if keep_states:
-                states += [(low, state) if n in kept else None for n in times[i:]]
             break
-        first, kernel = kernels[i]
         if two_classes and n == 1:
             state = np.array([1.0 - q])
         elif two_classes and n <= single and 2 * (low + len(state) - 1) == n - 1:
@@ -138,30 +140,46 @@ def stopping_law(
             state = np.convolve(state, kernel)
             low += first
 
-        above = min(max(reject[i] - low, 0), len(state))
-        rejected[i] = unfolded(n, low + above, state[above:]).sum()
-        state = state[:above]
-        below = min(max(certify[i] + 1 - low, 0), len(state))
-        if below:
+        if low + len(state) > rejects:
+            above = max(rejects - low, 0)
+            rejected[i] = unfolded(n, low + above, state[above:]).sum()
+            state = state[:above]
+        if low <= certifies:
+            below = min(certifies + 1 - low, len(state))
             certified[low : low + below] += unfolded(n, low, state[:below])
             state, low = state[below:], low + below
-        keep = np.flatnonzero(state > NEGLIGIBLE)
-        least, most = (keep[0], keep[-1] + 1) if keep.size else (0, 0)
-        lost += state[:least].sum() + state[most:].sum()
+        kept = np.flatnonzero(state > negligible)
+        least, most = (int(kept[0]), int(kept[-1]) + 1) if kept.size else (0, 0)
+        lost += (len(state) - (most - least)) * negligible
         state, low = state[least:most], low + least
-        everyone = unfolded(n, low, state)
-        alive[i] = everyone.sum()
-        if keep_states:
-            wanted = n in kept
-            states.append((low, everyone) if wanted else None)
+        if n in states:
+            states[n] = (low, unfolded(n, low, state))
 
+    everyone = unfolded(n, low, state)
     undecided = np.concatenate([np.zeros(low), everyone])
     total = certified.sum() + rejected.sum() + undecided.sum()
     if not (abs(total - np.sum(start[2])) < 1e-9 and lost < 1e-30):
         raise RuntimeError(
             f"Probabilities must add up to 1. Received: {total}, {lost} of it dropped"
         )
-    return StoppingLaw(times, certified, rejected, reject, alive, undecided, states)
+    states = {n: state or (low, everyone) for n, state in states.items()}
+    return StoppingLaw(
+        times,
+        certified,
+        rejected,
+        levels=reject,
+        alive=_alive(times, certify_times, certified, rejected, undecided),
+        undecided=undecided,
+        states=states if keep_states else None,
+    )
+
+
+def _alive(times, certify_times, certified, rejected, undecided):
+    """The streams that stop after each look: sums only, so nothing cancels."""
+    stopped, reached = rejected.copy(), certify_times <= times[-1]
+    place = np.searchsorted(times, certify_times[reached])
+    np.add.at(stopped, place, certified[reached])
+    return undecided.sum() + np.append(np.cumsum(stopped[:0:-1])[::-1], 0.0)
 
 
 def _last_tie(q):
@@ -174,7 +192,7 @@ def _last_tie(q):
     return int(root**2) + 1
 
 
-def binomial_kernels(steps, q):
+def binomial_kernels(steps, q, negligible=0.0):
     """The law of the disagreements among each number of votes: (least, law)."""
     sizes, place = np.unique(steps, return_inverse=True)
     spread = 12 * np.sqrt(sizes * q * (1 - q)) + 30
@@ -182,7 +200,11 @@ def binomial_kernels(steps, q):
     high = np.minimum(np.ceil(sizes * q + spread), sizes).astype(np.int64)
     count = np.arange((high - low).max() + 1)
     law = stats.binom.pmf(low[:, None] + count, sizes[:, None], q)
+    law[count > (high - low)[:, None]] = 0.0
+    least = np.argmax(law > negligible, axis=1)
+    most = len(count) - np.argmax(law[:, ::-1] > negligible, axis=1)
     laws = [
-        (int(a), row[: b - a + 1]) for a, b, row in zip(low, high, law, strict=True)
+        (int(a + b), row[b:c])
+        for a, b, c, row in zip(low, least, most, law, strict=True)
     ]
     return [laws[j] for j in place]
