@@ -217,7 +217,7 @@ class _Problem:
         next_certify, next_reject = following
         # Below the next band all are certified there; above this one, none here.
         certify[low:following_low] = np.minimum(certify[low:following_low], n + step)
-        end = low + len(saves_certify)
+        end = max(low + len(saves_certify), following_low)
         beyond = end + np.flatnonzero(next_certify[end - following_low :] >= 0)
         certify[beyond] = np.minimum(certify[beyond], n + step)
 

@@ -82,9 +82,7 @@ def test_starts_anywhere():
     rest = stopping_law(*arguments, 0.04, start=(8, low, state))
     np.testing.assert_allclose(rest.certified, whole.certified, rtol=1e-12)
     np.testing.assert_allclose(rest.undecided, whole.undecided, rtol=1e-12)
-    assert rest.rejected.sum() == pytest.approx(
-        whole.rejected[whole.times > 8].sum()
-    )
+    assert rest.rejected.sum() == pytest.approx(whole.rejected[whole.times > 8].sum())
 
 
 def test_small_probabilities_keep_their_digits():
