@@ -309,13 +309,16 @@ class TrainingMethod(keras.Model):
         validation = arguments["validation_data"]
         if isinstance(validation, (tuple, list)) and hasattr(validation[0], "dtype"):
             self._check_batch(*validation[:2], name="validation_data")
+        looked_at = []
         if hasattr(x, "shape") and hasattr(x, "dtype"):
-            self._check_batch(x, y)
+            looked_at = [(x, y)]
         elif isinstance(x, keras.utils.PyDataset):
-            self._check_batch(*x[0][:2])
+            looked_at = [x[0]]
         elif hasattr(x, "element_spec") and hasattr(x, "take"):
-            for batch in x.take(1):
-                self._check_batch(*batch[:2])
+            looked_at = x.take(1)
+        for batch in looked_at:
+            self._check_batch(*batch[:2])
+            self._build_state(np.shape(batch[1]))
         if self.clock is None:
             return super().fit(x, y, *args, **kwargs)
         self._warn_of_late_schedules(arguments["epochs"])
@@ -384,6 +387,23 @@ class TrainingMethod(keras.Model):
                     f"`{name}` must hold classes 0 to {classes - 1}. "
                     f"Received: values from {y.min()} to {y.max()}"
                 )
+
+    def _build_state(self, targets):
+        """Makes the optimizer's variables and the metrics, as Keras does on JAX.
+
+        Otherwise TensorFlow makes them in the training step, and traces it twice.
+        Within a distribution strategy Keras makes them itself.
+        """
+        if getattr(self, "_distribute_strategy", None) or not self.compiled:
+            return
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        metrics = self._compile_metrics
+        if metrics is not None and not metrics.built:
+            metrics.build(
+                keras.KerasTensor((None, *targets[1:])),
+                keras.KerasTensor((None, self._units)),
+            )
 
     # Keras saves no seeds, without which a resumed run would see other noise.
     def save_own_variables(self, store):
