@@ -55,6 +55,11 @@ def split_seed(seed, num_rows):
     return jax.random.key_data(keys).astype(jnp.int32)
 
 
+def gather(x, indices):
+    """The rows of `x` at `indices`, which count from its start."""
+    return jnp.take(x, indices, axis=0)
+
+
 def total_rows(num_rows):
     """How many rows the step's batch has: JAX's arrays are global."""
     return num_rows

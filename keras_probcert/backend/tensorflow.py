@@ -134,6 +134,14 @@ def is_concrete(x):
     return not tf.is_tensor(x) or isinstance(x, tf.__internal__.EagerTensor)
 
 
+def gather(x, indices):
+    """The rows of `x` at `indices`, which count from its start.
+
+    `keras.ops.take` counts negative ones from the end, by five more operations.
+    """
+    return tf.gather(x, indices)
+
+
 def while_loop(cond, body, state):
     """`tf.while_loop` over a tuple of tensors of constant shape."""
     return tf.while_loop(cond, body, state)

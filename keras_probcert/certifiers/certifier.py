@@ -167,8 +167,8 @@ class Certifier(FixedArguments, keras.Model):
         perturbation = self.perturbation if perturbation is None else perturbation
 
         def draw_votes(rows, first):
-            noise = Noise(ops.take(seeds, rows, axis=0), voting.COPIES_A_SLOT, first)
-            inputs = ops.take(x, rows, axis=0)[:, None]
+            noise = Noise(backend.gather(seeds, rows), voting.COPIES_A_SLOT, first)
+            inputs = backend.gather(x, rows)[:, None]
             return self._classes_of(perturbation.sample(inputs, noise), inputs)
 
         return draw_votes

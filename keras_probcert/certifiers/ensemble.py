@@ -104,7 +104,7 @@ class LogitEnsemble(keras.Model):
             rows = ops.cast(ops.nonzero(disagree)[0], "int32")
             rows = ops.concatenate([ops.zeros((1,), "int32"), rows])
             some = mean_of_all(
-                ops.take(asked, rows, axis=0), ops.take(inputs, rows, axis=0)
+                backend.gather(asked, rows), backend.gather(inputs, rows)
             )
             revised = ops.scatter_update(mean, rows[:, None], some)
         return ops.where(disagree[:, None], revised, mean)

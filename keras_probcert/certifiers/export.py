@@ -131,7 +131,11 @@ def export(certified, filepath, invalid="error"):
         ]
     try:
         for function, signature in endpoints:
-            archive.add_endpoint(function.__name__, function, signature)
+            endpoint = archive.add_endpoint(function.__name__, function, signature)
+            if function is not base:
+                # Keras would trace it once more, to find no variables but those of
+                # `base`: TensorFlow traces what it saves anew.
+                endpoint.concrete_functions = []
         archive.write_out(filepath, verbose=False)
     finally:
         certified.jit_compile = jit_compile

@@ -502,7 +502,7 @@ class SmoothedClassifier(RadiusCertifier, Smoothing):
 
 def _take(table, place, rounded):
     """Entries of a float64 table, as float32 by `rounded`."""
-    return ops.take(ops.convert_to_tensor(rounded(table)), place, axis=0)
+    return backend.gather(ops.convert_to_tensor(rounded(table)), place)
 
 
 def _check_enough(name, num_samples, level, where):

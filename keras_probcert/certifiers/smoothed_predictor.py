@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 from scipy import stats
 
+from keras_probcert import backend
 from keras_probcert.certifiers import voting
 from keras_probcert.certifiers.smoothed_classifier import Smoothing
 from keras_probcert.validation import check_choice, check_fraction, check_integer
@@ -128,7 +129,7 @@ class SmoothedPredictor(Smoothing):
         )[:, 0]
         top, trials = self._trials(votes)
         needed = ops.convert_to_tensor(self._votes_needed().astype("int32"))
-        sure = ops.logical_and(top >= ops.take(needed, trials), top > 0)
+        sure = ops.logical_and(top >= backend.gather(needed, trials), top > 0)
         return {
             "label": ops.where(sure, voting.labels(votes), -1),
             "num_samples": ops.where(refused, 0, self.n),

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_probcert import models
+from keras_probcert import backend, models
 from keras_probcert.certifiers import voting
 from keras_probcert.certifiers.radius_certifier import RadiusCertifier
 from keras_probcert.perturbations import Perturbation
@@ -198,9 +198,9 @@ class SplittingSmoothedClassifier(RadiusCertifier):
 
         def draw_votes(rows, first):
             shift = first[:, None] + ops.arange(voting.COPIES_A_SLOT, dtype="int32")
-            inputs = ops.take(x, rows, axis=0)[:, None]
+            inputs = backend.gather(x, rows)[:, None]
             classes = self._classes_of(self.perturbation.split(inputs, shift), inputs)
-            valid = ops.repeat(ops.take(quantized, rows), voting.COPIES_A_SLOT)
+            valid = ops.repeat(backend.gather(quantized, rows), voting.COPIES_A_SLOT)
             return ops.where(valid, classes, self.num_classes)
 
         return draw_votes

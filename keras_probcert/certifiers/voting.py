@@ -81,7 +81,7 @@ def vote(
     most = with_nobody(most, horizon)
 
     def at(times, disagreements):
-        return ops.take(times, ops.minimum(disagreements, times.shape[0] - 1))
+        return backend.gather(times, ops.minimum(disagreements, times.shape[0] - 1))
 
     def slots_needed(votes, num_samples, most):
         """Slots a row needs at the most before it is certified or given up."""
@@ -100,9 +100,9 @@ def vote(
             place[:, None],
             ops.arange(num_rows, dtype="int32"),
         )[:num_slots]
-        votes_before = ops.take(votes, active, axis=0)
-        samples_before = ops.take(num_samples, active)
-        most_of = ops.take(most, active)
+        votes_before = backend.gather(votes, active)
+        samples_before = backend.gather(num_samples, active)
+        most_of = backend.gather(most, active)
 
         needed = ops.where(
             active < num_rows, slots_needed(votes_before, samples_before, most_of), 0
@@ -113,10 +113,10 @@ def vote(
         owner = ops.cast(ops.searchsorted(ends, slots, side="right"), "int32")
         unused = owner >= num_slots
         owner = ops.minimum(owner, num_slots - 1)
-        first = ops.take(samples_before, owner) + COPIES_A_SLOT * (
-            slots - ops.take(starts, owner)
+        first = backend.gather(samples_before, owner) + COPIES_A_SLOT * (
+            slots - backend.gather(starts, owner)
         )
-        rows = ops.where(unused, 0, ops.take(active, owner))
+        rows = ops.where(unused, 0, backend.gather(active, owner))
         classes = draw_votes(ops.minimum(rows, num_rows - 1), first)
 
         # Replay: the state of each owner's stream after each of its votes.
@@ -126,13 +126,17 @@ def vote(
         running = ops.concatenate(
             [ops.zeros((1, num_classes), "int32"), running], axis=0
         )
-        before = votes_before - ops.take(running, starts * COPIES_A_SLOT, axis=0)
-        running = running[1:] + ops.take(before, owner, axis=0)
-        drawn = ops.take(samples_before - starts * COPIES_A_SLOT, owner) + position + 1
+        before = votes_before - backend.gather(running, starts * COPIES_A_SLOT)
+        running = running[1:] + backend.gather(before, owner)
+        drawn = (
+            backend.gather(samples_before - starts * COPIES_A_SLOT, owner)
+            + position
+            + 1
+        )
         disagreements = drawn - ops.max(running, axis=1)
         robust = drawn >= at(certify_times, disagreements)
         not_robust = drawn <= at(reject_until, disagreements)
-        stops = robust | not_robust | (drawn >= ops.take(most_of, owner))
+        stops = robust | not_robust | (drawn >= backend.gather(most_of, owner))
         futile = ops.logical_and(test.futile, disagreements >= hopeless)
         stops = stops | futile
 
@@ -145,13 +149,13 @@ def vote(
         stopped = ops.logical_and(stop <= last, stop >= 0)
         final = ops.clip(ops.where(stopped, stop, last), 0, end - 1)
         verdict = ops.where(
-            ops.take(robust, final),
+            backend.gather(robust, final),
             int(Decision.ROBUST),
             ops.where(
-                ops.take(not_robust, final),
+                backend.gather(not_robust, final),
                 int(Decision.NOT_ROBUST),
                 ops.where(
-                    ops.take(futile, final),
+                    backend.gather(futile, final),
                     int(Decision.FUTILE),
                     int(Decision.UNDECIDED),
                 ),
@@ -163,8 +167,8 @@ def vote(
         done = ops.scatter_update(done, where, stopped)
         return (
             passes + 1,
-            ops.scatter_update(votes, where, ops.take(running, final, axis=0)),
-            ops.scatter_update(num_samples, where, ops.take(drawn, final)),
+            ops.scatter_update(votes, where, backend.gather(running, final)),
+            ops.scatter_update(num_samples, where, backend.gather(drawn, final)),
             ops.scatter_update(decision, where, ops.cast(verdict, "int32")),
             out_of_passes(done, passes + 1),
         )
@@ -229,7 +233,7 @@ def count(
         stage = ops.searchsorted(ends, ops.reshape(copies, (-1,)), side="right")
         stage = ops.cast(stage, "int32")
         # Nobody's: past the last copy, past the last slot, of a refused row.
-        nobodys = ops.logical_or(slots >= num_work, ops.take(refused, rows))
+        nobodys = ops.logical_or(slots >= num_work, backend.gather(refused, rows))
         stage = ops.where(ops.repeat(nobodys, COPIES_A_SLOT), stages, stage)
         place = ops.repeat(rows, COPIES_A_SLOT) * (stages + 1) + stage
         counted = ops.segment_sum(
@@ -292,7 +296,7 @@ def bounds(votes, num_samples, decision, test):
 
     def of(rows, place):
         place = ops.clip(place, 0, len(rows) - 1)
-        return ops.take(ops.convert_to_tensor(rows), place, axis=0)
+        return backend.gather(ops.convert_to_tensor(rows), place)
 
     def where(which, those, others):
         return ops.where((decision == int(which))[:, None], those, others)
