@@ -18,8 +18,17 @@ def name(page):
     return page.relative_to(ROOT).as_posix()
 
 
+def with_blocks():
+    """The pages that hold Python; all but the first together take minutes."""
+    pages = [page for page in PAGES if "```python" in page.read_text()]
+    return [
+        pytest.param(page, id=name(page), marks=[pytest.mark.slow] * (page != PAGES[0]))
+        for page in pages
+    ]
+
+
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", with_blocks())
 def test_code_blocks(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}

@@ -16,6 +16,29 @@ from keras_probcert.validation import check_fraction, check_integer
 LARGEST_HORIZON = 10**7
 
 
+class _Bounded:
+    """A test as `StopBounds` see it; equal where they cannot tell two apart."""
+
+    def __init__(self, test):
+        self.test = test
+        self._seen = (
+            *(test.kappa, test.alpha, test.beta, test.max_samples, test.futile),
+            *(test.certify_times.tobytes(), test.reject_until.tobytes()),
+        )
+
+    def __eq__(self, other):
+        return self._seen == other._seen
+
+    def __hash__(self):
+        return hash(self._seen)
+
+
+@functools.lru_cache(maxsize=32)
+def _stop_bounds(bounded):
+    """Seconds of work, and predictors of the same test share it."""
+    return StopBounds(bounded.test)
+
+
 class SequentialTest:
     """Decides from a stream of votes whether they agree often enough.
 
@@ -189,7 +212,7 @@ class SequentialTest:
 
         See `keras_probcert.sequential.stagewise.StopBounds`.
         """
-        return StopBounds(self)
+        return _stop_bounds(_Bounded(self))
 
     def operating_characteristics(
         self, agreement=None, futile=None, quantiles=(), class_probabilities=None

@@ -89,6 +89,8 @@ class StopBounds:
         self.certified = self._rounded(certified, proven)
         self.undecided = self._rounded(undecided)
         self.stopped = self._rounded(stopped)
+        for shared in (self.certified, self.undecided, self.stopped, self.stopped_by):
+            shared.setflags(write=False)
 
     def _rejects_up_to(self):
         """The last time at which a stop above is a rejection, not futile."""

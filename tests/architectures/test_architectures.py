@@ -94,7 +94,12 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "network"), PAIRS)
+def slow_if_deep(method, network):
+    deep = network == "cifar_resnet110" and method != "variance_minimizing"
+    return pytest.param(method, network, marks=[pytest.mark.slow] * deep)
+
+
+@pytest.mark.parametrize(("method", "network"), [slow_if_deep(*pair) for pair in PAIRS])
 def test_table_7(method, network):
     steps = {"steps": 1}
     arguments = {

@@ -52,6 +52,7 @@ def same(first, second):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_error_at_the_bar_is_at_most_alpha():
     """20,000 inputs at agreement exactly 1 − kappa.

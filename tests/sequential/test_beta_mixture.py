@@ -114,9 +114,9 @@ def test_threshold_covers_the_second_class_at_every_bar(alpha):
 
 # kappa, alpha, samples beyond the least, disagreements looked at.
 SETTINGS = [
-    (0.5, 0.05, 70, 80),
-    (0.5, 0.9, 60, 70),
-    (0.3, 0.5, 70, 80),
+    (0.5, 0.05, 40, 50),
+    (0.5, 0.9, 30, 40),
+    (0.3, 0.5, 50, 60),
     (0.05, 0.05, 200, 60),
     (0.05, 0.5, 150, 60),
     (0.001, 0.9, 300, 12),

@@ -201,3 +201,16 @@ def test_tables_are_small():
         for array in (table.certified, table.undecided, table.stopped, table.stopped_by)
     )
     assert size < 100_000
+
+
+def test_tests_of_the_same_boundaries_share_their_bounds():
+    first, second = (ExactTest(0.05, 0.05, 300) for _ in range(2))
+    assert first.stop_bounds is second.stop_bounds
+    for other in (
+        ExactTest(0.05, 0.05, 301),
+        ExactTest(0.05, 0.05, 300, beta=0.04),
+        ExactTest(0.05, 0.05, 300, futile=False),
+    ):
+        assert other.stop_bounds is not first.stop_bounds
+    with pytest.raises(ValueError, match="read-only"):
+        first.stop_bounds.certified[0] = 1.0

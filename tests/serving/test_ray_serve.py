@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -36,9 +37,11 @@ def server(saved_model, tmp_path_factory):
     for name, most in BUDGET.items():
         command += [f"--{name.replace('_', '-')}", str(most)]
     log = tmp_path_factory.mktemp("log") / "stderr"
+    # A busy machine does not have Ray's proxy ready in the five seconds it is given.
+    environment = {**os.environ, "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
         )
     try:
         lines = iter(process.stdout.readline, "")
