@@ -136,7 +136,7 @@ class _Problem:
         high = np.minimum(mean + spread + 40, self.times).astype(np.int64)
         self.widths = high - self.low + 1
         # From each d to the states at the next time, edges repeated.
-        kernels = binomial_kernels(np.diff(self.times), kappa)
+        kernels = binomial_kernels(np.diff(self.times, append=horizon + 1), kappa)[:-1]
         self.laws = [law[::-1] for _, law in kernels]
         self.reach = [
             np.clip(

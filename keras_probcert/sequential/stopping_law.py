@@ -24,7 +24,8 @@ from scipy import stats
 
 # States below it are dropped; what was dropped at the most is added up and checked.
 NEGLIGIBLE = 1e-200
-# Where only the sum of an error is wanted, which is no less than 1e-15.
+# Where only the sum of an error is wanted, which is no less than 1e-15. (What is cut
+# of the laws of the votes between two looks is not added up: 1e-28 in all.)
 NEGLIGIBLE_IN_ERRORS = 1e-40
 
 

@@ -327,3 +327,42 @@ def test_batch_of_one_and_partial_batches(image_batch):
     model.fit(x[:1], y[:1], verbose=0)
     model.fit(x, y, batch_size=5, verbose=0)
     assert model.predict(x[:1], verbose=0).shape == (1, 10)
+
+
+class WithAuxiliaryHead(keras.Model):
+    """One of its layers is called by training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten = layers.Flatten()
+        self.dense, self.head = layers.Dense(10), layers.Dense(2)
+
+    def call(self, x, training=False):
+        hidden = self.flatten(x)
+        if training:
+            self.add_loss(keras.ops.mean(self.head(hidden) ** 2))
+        return self.dense(hidden)
+
+
+@pytest.mark.tensorflow  # On JAX, Keras makes no variables of such a layer.
+def test_layers_that_only_training_calls(image_batch):
+    model = VarianceMinimizingModel(WithAuxiliaryHead(), LInf(0.1))
+    model.compile("adam", LOGITS)
+    model.fit(*image_batch, verbose=0)
+    assert len(model.base_model.head.get_weights()) == 2
+
+
+@pytest.mark.tensorflow  # JAX has no gradient of nothing.
+def test_an_optimizer_that_meets_a_frozen_model_first(image_batch):
+    model = VarianceMinimizingModel(sequential(), LInf(0.1))
+    model.trainable = False
+    optimizer = keras.optimizers.SGD()
+    for arguments in (None, LOGITS), (optimizer, LOGITS):
+        model.compile(*arguments)
+        with pytest.warns(UserWarning, match="trainable weights"):
+            model.fit(*image_batch, verbose=0)
+    model.trainable = True
+    model.compile(optimizer, LOGITS)
+    before = model.get_weights()[0].copy()
+    model.fit(*image_batch, verbose=0)
+    assert (model.get_weights()[0] != before).any()
