@@ -95,7 +95,7 @@ PAIRS = [
 
 
 def slow_if_deep(method, network):
-    deep = network == "cifar_resnet110" and method != "variance_minimizing"
+    deep = network.startswith(("resnet", "cifar")) and method != "variance_minimizing"
     return pytest.param(method, network, marks=[pytest.mark.slow] * deep)
 
 

@@ -9,6 +9,7 @@ from keras_probcert.training import LinearRamp
 
 ARGUMENTS = {
     "ibp": {"epsilon": LinearRamp(0.0, 0.1, length=3)},
+    "pgdt": {"steps": 2},
     "smoothadv": {"epsilon": LinearRamp(0.1, 0.5, length=3), "steps": 2},
     "smoothmix": {"mixing_weight": LinearRamp(0.5, 5.0, length=3)},
 }
