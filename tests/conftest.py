@@ -26,12 +26,17 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-# What takes minutes in one test starts first, so that no worker ends alone with it.
+# What takes minutes in one test starts first, so that no worker ends alone with it:
+# at both ends of what two workers halve.
 LONGEST = ("test_jax.py", "test_devices.py")
 
 
+@pytest.hookimpl(trylast=True)  # Once `-m` has chosen.
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    long = [item for item in items if item.path.name in LONGEST]
+    rest = [item for item in items if item.path.name not in LONGEST]
+    middle = len(rest) // 2
+    items[:] = long[::2] + rest[:middle] + long[1::2] + rest[middle:]
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return

@@ -36,7 +36,9 @@ class _Bounded:
 @functools.lru_cache(maxsize=32)
 def _stop_bounds(bounded):
     """Seconds of work, and predictors of the same test share it."""
-    return StopBounds(bounded.test)
+    bounds = StopBounds(bounded.test)
+    del bounded.test
+    return bounds
 
 
 class SequentialTest:

@@ -84,13 +84,14 @@ class StopBounds:
         futile = self.stopped_by > self._rejects_up_to()
         stopped[1] = np.where(futile, np.maximum(stopped[1], bar), stopped[1])
         undecided[1] = np.maximum(undecided[1], bar)
-        del self._laws
         proven = certified[2] <= test.alpha
         self.certified = self._rounded(certified, proven)
         self.undecided = self._rounded(undecided)
         self.stopped = self._rounded(stopped)
         for shared in (self.certified, self.undecided, self.stopped, self.stopped_by):
             shared.setflags(write=False)
+        # Tests with the same boundaries share this, and it outlives the first.
+        del self._laws, self._test
 
     def _rejects_up_to(self):
         """The last time at which a stop above is a rejection, not futile."""

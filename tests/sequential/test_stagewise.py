@@ -1,6 +1,7 @@
 """Bounds at the stop: exact coverage, agreement with the decision, p-values."""
 
 import functools
+import pickle
 
 import numpy as np
 import pytest
@@ -214,3 +215,14 @@ def test_tests_of_the_same_boundaries_share_their_bounds():
         assert other.stop_bounds is not first.stop_bounds
     with pytest.raises(ValueError, match="read-only"):
         first.stop_bounds.certified[0] = 1.0
+
+
+def test_shared_bounds_keep_no_test():
+    class Local(ExactTest):
+        pass
+
+    bounds = Local(0.05, 0.05, 210).stop_bounds
+    test = ExactTest(0.05, 0.05, 210)
+    assert test.stop_bounds is bounds
+    again = pickle.loads(pickle.dumps(test))
+    np.testing.assert_array_equal(again.stop_bounds.stopped, bounds.stopped)
