@@ -169,9 +169,10 @@ class _Problem:
             ]
 
         votes = np.diff(self.times, append=horizon)
-        self.cost_of_votes = weighted(self.weights, ratios(q))
-        for i, n in enumerate(votes):
-            self.cost_of_votes[i] *= n
+        self.cost_of_votes = [
+            n * cost
+            for n, cost in zip(votes, weighted(self.weights, ratios(q)), strict=True)
+        ]
         reward_ratios = ratios(rewarded)
         self.reward_certify, self.reward_reject = (
             weighted(np.where(side, self.rewards, 0.0), reward_ratios)

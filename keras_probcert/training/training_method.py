@@ -397,10 +397,10 @@ class TrainingMethod(keras.Model):
         if getattr(self, "_distribute_strategy", None) or not self.compiled:
             return
         # Layers that only training calls are built where it does.
-        variables = all(layer.built for layer in self._flatten_layers())
-        variables = variables and self.trainable_variables
-        if variables and self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(variables)
+        built = all(layer.built for layer in self._flatten_layers())
+        optimizer, variables = self.optimizer, self.trainable_variables
+        if built and variables and optimizer is not None and not optimizer.built:
+            optimizer.build(variables)
         metrics = self._compile_metrics
         if metrics is not None and not metrics.built:
             metrics.build(
