@@ -100,6 +100,12 @@ def main():
     parser.add_argument("--kappa", type=float, default=0.01)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 8, 64, 1000])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--raw-seconds",
+        type=float,
+        default=5.0,
+        help="how long the raw rate is measured on either side of each run",
+    )
     args = parser.parse_args()
 
     count = max(args.sizes)
@@ -122,7 +128,7 @@ def main():
         certified.predict(x[: min(size, 64)], seed=0, verbose=0)
         shares, votes = [], []
         for repeat in range(args.repeats):
-            before = raw_rate(function, copies, forward)
+            before = raw_rate(function, copies, forward, args.raw_seconds)
             calls = max(1, 64 // size)
             start, taken = time.perf_counter(), 0
             for call in range(calls):
@@ -133,8 +139,13 @@ def main():
                 taken += int(result["num_samples"].sum())
             rate = taken / (time.perf_counter() - start)
             # Either side of what may take an hour, in which a machine changes.
-            after = raw_rate(function, copies, forward)
+            after = raw_rate(function, copies, forward, args.raw_seconds)
             shares.append(2 * rate / (before + after))
+            print(
+                f"  raw {before:,.0f} and {after:,.0f} a second, share of their mean "
+                f"{shares[-1]:.3f}",
+                flush=True,
+            )
             votes.append(taken / (calls * size))
         shown = ", ".join(f"{share:.3f}" for share in shares)
         print(

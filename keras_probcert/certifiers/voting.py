@@ -91,15 +91,11 @@ def vote(
         return (missing + COPIES_A_SLOT - 1) // COPIES_A_SLOT
 
     def one_round(passes, votes, num_samples, decision, done):
-        # The first undecided rows, at most one a slot.
-        pending = ops.logical_not(done[:-1])
-        rank = ops.cumsum(ops.cast(pending, "int32")) - 1
-        place = ops.where(ops.logical_and(pending, rank < num_slots), rank, num_slots)
-        active = ops.scatter_update(
-            ops.full((num_slots + 1,), num_rows, dtype="int32"),
-            place[:, None],
-            ops.arange(num_rows, dtype="int32"),
-        )[:num_slots]
+        # The first undecided rows, one a slot; nobody where there are fewer. A scatter
+        # of all rows instead of a search took longer than the rest of the round.
+        undecided = ops.cumsum(ops.cast(ops.logical_not(done[:-1]), "int32"))
+        ranks = ops.arange(1, num_slots + 1, dtype="int32")
+        active = ops.cast(ops.searchsorted(undecided, ranks, side="left"), "int32")
         votes_before = backend.gather(votes, active)
         samples_before = backend.gather(num_samples, active)
         most_of = backend.gather(most, active)
@@ -265,14 +261,12 @@ def _share(needed, num_slots):
         int32, `(num_slots,)`, at most `needed`, adding up to
         `min(num_slots, sum(needed))`.
     """
-    # The highest level that all can have, by bisection, then the rest one each
-    # in order.
-    level, high = ops.zeros((), "int32"), ops.full((), num_slots, "int32")
-    for _ in range(num_slots.bit_length()):
-        middle = (level + high + 1) // 2
-        fits = ops.sum(ops.minimum(needed, middle)) <= num_slots
-        level = ops.where(fits, middle, level)
-        high = ops.where(fits, high, middle - 1)
+    # The highest level that all can have, then the rest one each in order. At level L
+    # all together take min over k of (the k least needs + (slots - k) * L), so L is
+    # the largest that fits at any k.
+    ascending = ops.sort(ops.minimum(needed, num_slots))
+    least = ops.cumsum(ascending) - ascending
+    level = ops.max((num_slots - least) // ops.arange(num_slots, 0, -1, dtype="int32"))
     share = ops.minimum(needed, level)
     wants_more = ops.cast(needed > level, "int32")
     left = num_slots - ops.sum(share)
