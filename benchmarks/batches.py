@@ -147,9 +147,8 @@ def main():
                 flush=True,
             )
             votes.append(taken / (calls * size))
-        shown = ", ".join(f"{share:.3f}" for share in shares)
         print(
-            f"{size} inputs a batch: share of raw {np.median(shares):.3f} ({shown}), "
+            f"{size} inputs a batch: share of raw {np.median(shares):.3f}, "
             f"{np.mean(votes):,.0f} votes an input",
             flush=True,
         )
