@@ -1,8 +1,8 @@
 """The only place that knows TensorFlow from JAX.
 
 Each backend module offers the same few functions: random bits keyed by row,
-seeds that nothing determines, rows by their index, a forward pass in chunks of
-bounded memory, and gradients with respect to inputs.
+seeds that nothing determines, rows by their index, parts of a forward pass at the same
+time or in chunks of bounded memory, and gradients with respect to inputs.
 Everything else goes through `keras.ops`.
 """
 
@@ -29,6 +29,7 @@ is_concrete = _backend.is_concrete
 forward_in_chunks = _backend.forward_in_chunks
 gather = _backend.gather
 while_loop = _backend.while_loop
+side_by_side = _backend.side_by_side
 repeat = _backend.repeat
 compiled = _backend.compiled
 input_gradient = _backend.input_gradient

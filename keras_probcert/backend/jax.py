@@ -101,6 +101,12 @@ def while_loop(cond, body, state):
     return jax.lax.while_loop(lambda s: cond(*s), lambda s: tuple(body(*s)), state)
 
 
+def side_by_side(function, arrays, least):
+    """`function` of `arrays`: XLA shares one pass among the cores itself."""
+    del least
+    return function(*arrays)
+
+
 def compiled(function, model, examples, jit_compile=True):
     """`function` compiled, anew for each number of rows.
 

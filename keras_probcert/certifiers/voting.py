@@ -18,6 +18,9 @@ from keras_probcert.certifiers.decision import Decision
 
 COPIES_A_SLOT = 16
 
+# A small network takes longer for a copy where fewer than 64 go together.
+_LEAST_SLOTS_A_PART = 4
+
 
 def vote(
     draw_votes,
@@ -114,7 +117,9 @@ def vote(
             slots - backend.gather(starts, owner)
         )
         rows = ops.where(unused, 0, backend.gather(active, owner))
-        classes = draw_votes(ops.minimum(rows, num_rows - 1), first)
+        classes = _drawn(
+            draw_votes, ops.minimum(rows, num_rows - 1), first, static_shapes
+        )
 
         # Replay: the state of each owner's stream after each of its votes.
         owner = ops.repeat(owner, COPIES_A_SLOT)
@@ -225,7 +230,7 @@ def count(
         slots = start + ops.arange(size, dtype="int32")
         rows = ops.minimum(slots // slots_a_row, num_rows - 1)
         copies = slots % slots_a_row * COPIES_A_SLOT
-        classes = draw_votes(rows, first + copies)
+        classes = _drawn(draw_votes, rows, first + copies, static_shapes)
         copies = copies[:, None] + ops.arange(COPIES_A_SLOT, dtype="int32")
         stage = ops.searchsorted(ends, ops.reshape(copies, (-1,)), side="right")
         stage = ops.cast(stage, "int32")
@@ -249,6 +254,13 @@ def count(
         ),
     )
     return ops.reshape(votes, (-1, stages + 1, num_classes))[:, :-1]
+
+
+def _drawn(draw_votes, rows, first, static_shapes):
+    """The classes of a forward pass: see `vote`."""
+    if static_shapes:  # Parts are not.
+        return draw_votes(rows, first)
+    return backend.side_by_side(draw_votes, (rows, first), _LEAST_SLOTS_A_PART)
 
 
 def _share(needed, num_slots):
