@@ -42,7 +42,8 @@ def vote(
     Args:
         draw_votes: a function of `(rows, first)`, both int32 `(slots,)`: the
             row of each slot and the sample index of its first copy, to int32
-            classes `(slots * COPIES_A_SLOT,)`; `num_classes` means no vote.
+            classes `(slots * COPIES_A_SLOT,)`; `num_classes` means no vote. A pass may
+            take several calls, for parts of its slots.
         refused: bool, `(rows,)`: rows that get no vote at all.
         num_classes: Python int.
         test: the `SequentialTest`.
@@ -257,8 +258,8 @@ def count(
 
 
 def _drawn(draw_votes, rows, first, static_shapes):
-    """The classes of a forward pass: see `vote`."""
-    if static_shapes:  # Parts are not.
+    """The classes of a forward pass, drawn in parts where it helps: see `vote`."""
+    if static_shapes:  # The shapes of parts follow from the work that is left.
         return draw_votes(rows, first)
     return backend.side_by_side(draw_votes, (rows, first), _LEAST_SLOTS_A_PART)
 
