@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import math
 
 import keras
 from keras import ops
@@ -38,11 +39,29 @@ def row_shape(model):
     model = innermost(model)
     if getattr(model, "inputs", None):
         return tuple(model.inputs[0].shape[1:])
-    config = model.get_build_config() if model.built else None
+    return _row_shape_when_built(model)
+
+
+def _row_shape_when_built(layer):
+    config = layer.get_build_config() if layer.built else None
     shape = (config or {}).get("input_shape")
     if not shape or not all(size is None or isinstance(size, int) for size in shape):
         return None
     return tuple(shape[1:])
+
+
+def largest_activation(model):
+    """How many values the largest activation has, for one row, as far as is known.
+
+    An estimate, for speed: layers of a subclassed model tell their inputs at most, and
+    sizes that are not fixed count as 1.
+    """
+    shapes = [row_shape(model)]
+    for layer in innermost(model)._flatten_layers():
+        shapes.append(_row_shape_when_built(layer))
+        outputs = keras.tree.flatten(getattr(layer, "output", None))
+        shapes += [output.shape[1:] for output in outputs if output is not None]
+    return max(math.prod(size or 1 for size in shape or ()) for shape in shapes)
 
 
 def build(model, shape):

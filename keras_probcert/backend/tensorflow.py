@@ -13,8 +13,8 @@ STATIC_SHAPES = False
 
 _PHILOX = 1
 
-# More gained nothing on two cores.
-_MOST_PARTS = 8
+# Of parts of a forward pass; more gained nothing on two cores.
+_MOST_AT_A_TIME = 8
 
 
 def _keys(seeds):
@@ -151,16 +151,16 @@ def while_loop(cond, body, state):
 
 
 def side_by_side(function, arrays, least):
-    """`function` of `arrays`, on parts of their rows at the same time.
+    """`function` of `arrays`, on small parts of their rows, several at the same time.
 
     Cores wait for each other within a layer, and all for what one does alone; with
-    several parts on their way there is always work. A GPU takes one part after the
-    other, so there the rows stay together.
+    several parts on their way there is always work, and small ones stay in the
+    caches. A GPU takes one part after the other, so there the rows stay together.
 
     Args:
         function: of the arrays' rows, each by itself, to an int32 vector.
         arrays: tensors with as many rows each, at least one.
-        least: Python int, the fewest rows that are made a part.
+        least: Python int, the rows of a part; the last has up to twice as many.
 
     Returns:
         int32, what `function` gives for all the rows, in their order.
@@ -168,10 +168,11 @@ def side_by_side(function, arrays, least):
     if tf.config.list_logical_devices("GPU"):
         return function(*arrays)
     num_rows = tf.shape(arrays[0])[0]
-    num_parts = tf.clip_by_value(num_rows // least, 1, _MOST_PARTS)
+    num_parts = tf.maximum(num_rows // least, 1)
 
     def one_part(part, results):
-        start, stop = num_rows * part // num_parts, num_rows * (part + 1) // num_parts
+        start = least * part
+        stop = tf.where(part + 1 < num_parts, start + least, num_rows)
         rows = (array[start:stop] for array in arrays)
         return part + 1, results.write(part, function(*rows))
 
@@ -182,7 +183,7 @@ def side_by_side(function, arrays, least):
         lambda part, _: part < num_parts,
         one_part,
         (0, results),
-        parallel_iterations=_MOST_PARTS,
+        parallel_iterations=_MOST_AT_A_TIME,
     )
     return results.concat()
 

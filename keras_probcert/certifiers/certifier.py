@@ -1,6 +1,7 @@
 """What all certifiers share: a base model asked about perturbed copies of each row."""
 
 import itertools
+import math
 import warnings
 
 import keras
@@ -19,6 +20,13 @@ from keras_probcert.validation import (
     check_integer,
     check_labels,
 )
+
+# The largest activation of a part of a forward pass about fills a core's cache, and has
+# as many values as any weights that the part reads. So a network that is small or has
+# wide dense layers, to which parts cost more than they gain, is not taken apart. All
+# take longer for a copy where fewer than 64 go together.
+_VALUES_A_PART = 2**20
+_LEAST_COPIES_A_PART = 64
 
 
 class Certifier(FixedArguments, keras.Model):
@@ -169,9 +177,25 @@ class Certifier(FixedArguments, keras.Model):
         def draw_votes(rows, first):
             noise = Noise(backend.gather(seeds, rows), voting.COPIES_A_SLOT, first)
             inputs = backend.gather(x, rows)[:, None]
-            return self._classes_of(perturbation.sample(inputs, noise), inputs)
+            return self._classes_in_parts(perturbation.sample(inputs, noise), inputs)
 
         return draw_votes
+
+    def _classes_in_parts(self, copies, inputs):
+        """`_classes_of`, a part of the slots at a time where that is faster."""
+        # For XLA all parts of all passes would have to be as large as each other.
+        if self._static_shapes or self._slots < 2 * self._slots_a_part:
+            return self._classes_of(copies, inputs)
+        return backend.side_by_side(
+            self._classes_of, (copies, inputs), self._slots_a_part
+        )
+
+    @property
+    def _slots_a_part(self):
+        weights = (math.prod(w.shape) for w in self.base_model.weights)
+        values = max([_VALUES_A_PART, *weights])
+        copies = values // models.largest_activation(self.base_model)
+        return max(_LEAST_COPIES_A_PART, copies) // voting.COPIES_A_SLOT
 
     def _classes_of(self, copies, inputs):
         """What each copy votes for, int32 `(slots * COPIES_A_SLOT,)`.

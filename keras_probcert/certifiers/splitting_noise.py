@@ -199,7 +199,8 @@ class SplittingSmoothedClassifier(RadiusCertifier):
         def draw_votes(rows, first):
             shift = first[:, None] + ops.arange(voting.COPIES_A_SLOT, dtype="int32")
             inputs = backend.gather(x, rows)[:, None]
-            classes = self._classes_of(self.perturbation.split(inputs, shift), inputs)
+            copies = self.perturbation.split(inputs, shift)
+            classes = self._classes_in_parts(copies, inputs)
             valid = ops.repeat(backend.gather(quantized, rows), voting.COPIES_A_SLOT)
             return ops.where(valid, classes, self.num_classes)
 

@@ -18,9 +18,6 @@ from keras_probcert.certifiers.decision import Decision
 
 COPIES_A_SLOT = 16
 
-# A small network takes longer for a copy where fewer than 64 go together.
-_LEAST_SLOTS_A_PART = 4
-
 
 def vote(
     draw_votes,
@@ -42,8 +39,7 @@ def vote(
     Args:
         draw_votes: a function of `(rows, first)`, both int32 `(slots,)`: the
             row of each slot and the sample index of its first copy, to int32
-            classes `(slots * COPIES_A_SLOT,)`; `num_classes` means no vote. A pass may
-            take several calls, for parts of its slots.
+            classes `(slots * COPIES_A_SLOT,)`; `num_classes` means no vote.
         refused: bool, `(rows,)`: rows that get no vote at all.
         num_classes: Python int.
         test: the `SequentialTest`.
@@ -118,9 +114,7 @@ def vote(
             slots - backend.gather(starts, owner)
         )
         rows = ops.where(unused, 0, backend.gather(active, owner))
-        classes = _drawn(
-            draw_votes, ops.minimum(rows, num_rows - 1), first, static_shapes
-        )
+        classes = draw_votes(ops.minimum(rows, num_rows - 1), first)
 
         # Replay: the state of each owner's stream after each of its votes.
         owner = ops.repeat(owner, COPIES_A_SLOT)
@@ -231,7 +225,7 @@ def count(
         slots = start + ops.arange(size, dtype="int32")
         rows = ops.minimum(slots // slots_a_row, num_rows - 1)
         copies = slots % slots_a_row * COPIES_A_SLOT
-        classes = _drawn(draw_votes, rows, first + copies, static_shapes)
+        classes = draw_votes(rows, first + copies)
         copies = copies[:, None] + ops.arange(COPIES_A_SLOT, dtype="int32")
         stage = ops.searchsorted(ends, ops.reshape(copies, (-1,)), side="right")
         stage = ops.cast(stage, "int32")
@@ -255,13 +249,6 @@ def count(
         ),
     )
     return ops.reshape(votes, (-1, stages + 1, num_classes))[:, :-1]
-
-
-def _drawn(draw_votes, rows, first, static_shapes):
-    """The classes of a forward pass, drawn in parts where it helps: see `vote`."""
-    if static_shapes:  # The shapes of parts follow from the work that is left.
-        return draw_votes(rows, first)
-    return backend.side_by_side(draw_votes, (rows, first), _LEAST_SLOTS_A_PART)
 
 
 def _share(needed, num_slots):

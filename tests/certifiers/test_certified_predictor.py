@@ -14,8 +14,10 @@ from keras_probcert import (
     LInf,
     Rotation,
     VarianceMinimizingModel,
+    backend,
     row_seeds,
 )
+from keras_probcert.certifiers import certifier
 
 
 def threshold_model(bar, features=1):
@@ -154,6 +156,54 @@ def test_a_row_does_not_depend_on_its_batch(image_model, image_batch):
         image_model, LInf(0.1), forward_batch_size=48, **settings
     )
     same(whole, small.predict(x, seed=5, batch_size=77, verbose=0))
+
+
+@pytest.fixture
+def slots_a_part(monkeypatch):
+    """A list of what `side_by_side` is asked for."""
+    asked, side_by_side = [], backend.side_by_side
+
+    def noted(function, arrays, least):
+        asked.append(least)
+        return side_by_side(function, arrays, least)
+
+    monkeypatch.setattr(backend, "side_by_side", noted)
+    return asked
+
+
+@pytest.mark.tensorflow
+def test_parts_change_no_result(image_model, slots_a_part, monkeypatch):
+    x = np.random.default_rng(0).random((300, 6, 6, 1), np.float32)
+    arguments = (image_model, LInf(0.1), 0.05, 0.05, 400)
+    whole = CertifiedPredictor(*arguments).predict(x, seed=5, verbose=0)
+    assert not slots_a_part
+    monkeypatch.setattr(certifier, "_VALUES_A_PART", 1)
+    same(whole, CertifiedPredictor(*arguments).predict(x, seed=5, verbose=0))
+    assert set(slots_a_part) == {4}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("shape", "hidden", "parts"),
+    [
+        # 28 * 28 * 32 values a copy: the least, 64 copies.
+        ((28, 28, 1), layers.Conv2D(32, 5, padding="same"), {4}),
+        # 28 * 28 * 6: 222 copies have 2 ** 20 values.
+        ((28, 28, 1), layers.Conv2D(6, 5, padding="same"), {222 // 16}),
+        # 4,096: 1,024 copies have as many as the weights, 256 as a cache.
+        ((4096,), layers.Dense(1024), {1024 // 16}),
+        ((4096,), layers.Dense(4), {256 // 16}),
+        # 784: 1,337 copies, more than half a pass.
+        ((784,), layers.Dense(256), set()),
+    ],
+)
+def test_networks_that_go_in_parts(shape, hidden, parts, slots_a_part):
+    base = keras.Sequential(
+        [keras.Input(shape), hidden, layers.Flatten(), layers.Dense(2)]
+    )
+    certified = CertifiedPredictor(base, LInf(0.1), 0.5, 0.5, 16)
+    certified.predict(np.full((1, *shape), 0.5, "float32"), verbose=0)
+    assert set(slots_a_part) == parts
 
 
 @pytest.mark.tensorflow
