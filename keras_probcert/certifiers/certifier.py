@@ -21,10 +21,10 @@ from keras_probcert.validation import (
     check_labels,
 )
 
-# The largest activation of a part of a forward pass about fills a core's cache, and has
-# as many values as any weights that the part reads. So a network that is small or has
-# wide dense layers, to which parts cost more than they gain, is not taken apart. All
-# take longer for a copy where fewer than 64 go together.
+# The largest activation of a part of a forward pass has about as many values as fit a
+# core's cache, and as many as any weights that the part reads: so networks to which
+# parts cost more than they gain, small ones and those with wide dense layers, go whole.
+# All take longer for a copy where fewer than 64 go together.
 _VALUES_A_PART = 2**20
 _LEAST_COPIES_A_PART = 64
 
