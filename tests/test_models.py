@@ -7,6 +7,16 @@ from keras import layers
 from keras_probcert import VarianceMinimizingModel, models
 
 
+class Tangled(layers.Layer):
+    """Gives two tensors, and has an `output` of its own."""
+
+    def output(self):
+        raise NotImplementedError
+
+    def call(self, x):
+        return {"sum": x + 1.0, "parts": [x]}
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
@@ -23,6 +33,12 @@ def functional():
     return keras.Model(x, layers.Dense(2)(layers.Flatten()(layers.Add()([y, y]))))
 
 
+def tangled():
+    x = keras.Input((4,))
+    y = Tangled()(x)
+    return keras.Model(x, layers.Dense(2)(y["parts"][0]))
+
+
 def nested():
     block = [layers.Conv2D(50, 3, padding="same"), layers.GlobalMaxPooling2D()]
     return keras.Sequential([keras.Input((4, 4, 1)), keras.Sequential(block)])
@@ -33,6 +49,7 @@ def nested():
     [
         (functional, 4 * 4 * 3),
         (nested, 4 * 4 * 50),
+        (tangled, 4),
         # What the first layer hands to the second; nobody tells what that gives.
         (Subclassed, 6 * 6 * 5),
         (lambda: keras.Sequential([keras.Input((None, 3)), layers.LSTM(2)]), 3),
