@@ -101,9 +101,9 @@ def while_loop(cond, body, state):
     return jax.lax.while_loop(lambda s: cond(*s), lambda s: tuple(body(*s)), state)
 
 
-def side_by_side(function, arrays, least):
+def side_by_side(function, arrays, size):
     """`function` of `arrays`: XLA shares one pass among the cores itself."""
-    del least
+    del size
     return function(*arrays)
 
 

@@ -150,7 +150,7 @@ def while_loop(cond, body, state):
     return tf.while_loop(cond, body, state)
 
 
-def side_by_side(function, arrays, least):
+def side_by_side(function, arrays, size):
     """`function` of `arrays`, on small parts of their rows, several at the same time.
 
     Cores wait for each other within a layer, and all for what one does alone; with
@@ -160,7 +160,7 @@ def side_by_side(function, arrays, least):
     Args:
         function: of the arrays' rows, each by itself, to an int32 vector.
         arrays: tensors with as many rows each, at least one.
-        least: Python int, the rows of a part; the last has up to twice as many.
+        size: Python int, the rows of a part; the last has fewer than twice as many.
 
     Returns:
         int32, what `function` gives for all the rows, in their order.
@@ -168,11 +168,11 @@ def side_by_side(function, arrays, least):
     if tf.config.list_logical_devices("GPU"):
         return function(*arrays)
     num_rows = tf.shape(arrays[0])[0]
-    num_parts = tf.maximum(num_rows // least, 1)
+    num_parts = tf.maximum(num_rows // size, 1)
 
     def one_part(part, results):
-        start = least * part
-        stop = tf.where(part + 1 < num_parts, start + least, num_rows)
+        start = size * part
+        stop = tf.where(part + 1 < num_parts, start + size, num_rows)
         rows = (array[start:stop] for array in arrays)
         return part + 1, results.write(part, function(*rows))
 

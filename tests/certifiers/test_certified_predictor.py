@@ -163,9 +163,9 @@ def slots_a_part(monkeypatch):
     """A list of what `side_by_side` is asked for."""
     asked, side_by_side = [], backend.side_by_side
 
-    def noted(function, arrays, least):
-        asked.append(least)
-        return side_by_side(function, arrays, least)
+    def noted(function, arrays, size):
+        asked.append(size)
+        return side_by_side(function, arrays, size)
 
     monkeypatch.setattr(backend, "side_by_side", noted)
     return asked
