@@ -59,9 +59,8 @@ def largest_activation(model):
     shapes = [row_shape(model)]
     for layer in innermost(model)._flatten_layers():
         shapes.append(_row_shape_when_built(layer))
-        for output in keras.tree.flatten(getattr(layer, "output", None)):
-            if isinstance(output, keras.KerasTensor):
-                shapes.append(output.shape[1:])
+        for node in layer._inbound_nodes:
+            shapes += [output.shape[1:] for output in node.output_tensors]
     return max(math.prod(size or 1 for size in shape or ()) for shape in shapes)
 
 

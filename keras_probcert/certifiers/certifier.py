@@ -21,10 +21,9 @@ from keras_probcert.validation import (
     check_labels,
 )
 
-# The largest activation of a part of a forward pass has about as many values as fit a
-# core's cache, and as many as any weights that the part reads: so networks to which
-# parts cost more than they gain, small ones and those with wide dense layers, go whole.
-# All take longer for a copy where fewer than 64 go together.
+# A part of a forward pass has 64 copies, or more until its largest activation has
+# 2 ** 20 values (found by trial) and as many as the largest weight, which each part
+# reads again. So in passes of 2,048 small networks and wide dense ones go whole.
 _VALUES_A_PART = 2**20
 _LEAST_COPIES_A_PART = 64
 

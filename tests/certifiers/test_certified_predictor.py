@@ -190,7 +190,7 @@ def test_parts_change_no_result(image_model, slots_a_part, monkeypatch):
         ((28, 28, 1), layers.Conv2D(32, 5, padding="same"), {4}),
         # 28 * 28 * 6: 222 copies have 2 ** 20 values.
         ((28, 28, 1), layers.Conv2D(6, 5, padding="same"), {222 // 16}),
-        # 4,096: 1,024 copies have as many as the weights, 256 as a cache.
+        # 4,096: 1,024 copies have as many as the weights, 256 have 2 ** 20.
         ((4096,), layers.Dense(1024), {1024 // 16}),
         ((4096,), layers.Dense(4), {256 // 16}),
         # 784: 1,337 copies, more than half a pass.
