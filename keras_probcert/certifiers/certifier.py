@@ -182,14 +182,12 @@ class Certifier(FixedArguments, keras.Model):
 
     def _classes_in_parts(self, copies, inputs):
         """`_classes_of`, a part of the slots at a time where that is faster."""
+        slots = self._slots_a_part()
         # For XLA all parts of all passes would have to be as large as each other.
-        if self._static_shapes or self._slots < 2 * self._slots_a_part:
+        if self._static_shapes or self._slots < 2 * slots:
             return self._classes_of(copies, inputs)
-        return backend.side_by_side(
-            self._classes_of, (copies, inputs), self._slots_a_part
-        )
+        return backend.side_by_side(self._classes_of, (copies, inputs), slots)
 
-    @property
     def _slots_a_part(self):
         weights = (math.prod(w.shape) for w in self.base_model.weights)
         values = max([_VALUES_A_PART, *weights])
